@@ -62,6 +62,7 @@ class ModelConfig:
     num_heads: int = MISSING
     mlp_ratio: int = MISSING
     vocab_size: int = MISSING
+    sequence_length: int = MISSING  # tokens
     dropout: float = MISSING
     positions: Positions = MISSING
     rope_base: float = MISSING
