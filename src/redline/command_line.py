@@ -1,0 +1,75 @@
+"""What a user sees of an error: one line for their mistakes, a traceback for ours."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from redline.errors import UserError
+
+_USERS_MISTAKE = 2
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Print a mistake of the user's as ``error: …`` and exit with 2; let anything else through."""
+    traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
+    # Hydra would print and exit by itself; with this set it raises, and we word it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if traceback_wanted:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(_USERS_MISTAKE)
+    finally:
+        if not traceback_wanted:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def one_line(error: BaseException) -> str:
+    """The message without Hydra's layout: key, value and what is allowed, on one line."""
+    cause = _innermost(error)
+    if isinstance(cause, UserError):
+        return str(cause)
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        return _unknown_choice(error)
+    if isinstance(cause, OmegaConfBaseException):
+        return _bad_key(cause)
+    return " ".join(str(error).split())
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = sorted(option for option in error.options or [] if not option.startswith("_"))
+    near = difflib.get_close_matches(choice, options, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}"
+
+
+def _bad_key(error: OmegaConfBaseException) -> str:
+    message = " ".join((error.msg or str(error)).split("\n")[0].split())
+    key = error.full_key or str(error.key or "")
+    if "not in" in message:
+        parent = error.parent_node
+        allowed = sorted(str(name) for name in parent) if parent is not None else []
+        allowed = [name for name in allowed if name != "hydra"]
+        near = difflib.get_close_matches(key.rpartition(".")[2], allowed, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"{key}: unknown key{hint}" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    enum = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)
+    if enum:
+        return f"{key}={enum[1]}: allowed: {enum[2]}"
+    return f"{key}: {message}" if key and key not in message else message

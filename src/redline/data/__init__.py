@@ -1,0 +1,23 @@
+"""Text in, batches of tokens out.
+
+Nothing handed on here imports torch, so that a search's coordinator can prepare the tokens and still
+start fast; the Lightning side is `redline.data.datamodule.TokenData`.
+"""
+
+from redline.data.batches import train_batch, val_batches
+from redline.data.corpus import Corpus, PackagedCorpus, TextFiles
+from redline.data.from_config import open_corpus
+from redline.data.huggingface import HuggingFace
+from redline.data.token_cache import TokenCorpus, prepare
+
+__all__ = [
+    "Corpus",
+    "HuggingFace",
+    "PackagedCorpus",
+    "TextFiles",
+    "TokenCorpus",
+    "open_corpus",
+    "prepare",
+    "train_batch",
+    "val_batches",
+]

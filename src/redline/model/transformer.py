@@ -1,0 +1,111 @@
+"""A decoder-only transformer whose normalisation is a table: no biases, untied head, GELU."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from redline.errors import UserError
+from redline.model.attention import Attention
+from redline.model.norm_strategy import NormStrategy, Transform
+from redline.model.positions import POSITIONS
+
+
+class Mlp(nn.Module):
+    """FC1, GELU, FC2. (B,T,D) to (B,T,D)."""
+
+    def __init__(self, strategy: NormStrategy, mlp_ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(strategy.width, mlp_ratio * strategy.width, bias=False)
+        self.fc2 = nn.Linear(mlp_ratio * strategy.width, strategy.width, bias=False)
+        self.fc2_out = strategy.at("fc2_out")
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.fc2_out(self.fc2(F.gelu(self.fc1(x_BTD))))
+
+
+class Block(nn.Module):
+    """Two residual branches; every named site of the strategy is one call."""
+
+    def __init__(self, strategy: NormStrategy, attention: Attention, mlp: Mlp, dropout: float) -> None:
+        super().__init__()
+        self.attn_in, self.mlp_in = strategy.at("attn_in"), strategy.at("mlp_in")
+        self.attention, self.mlp = attention, mlp
+        self.attn_branch, self.mlp_branch = strategy.at("attn_branch"), strategy.at("mlp_branch")
+        self.attn_residual, self.mlp_residual = strategy.at("attn_residual"), strategy.at("mlp_residual")
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
+        attn_BTD = self.attn_branch(self.dropout(self.attention(self.attn_in(x_BTD), mask_TT)))
+        x_BTD = self.attn_residual(x_BTD + attn_BTD)
+        mlp_BTD = self.mlp_branch(self.dropout(self.mlp(self.mlp_in(x_BTD))))
+        return self.mlp_residual(x_BTD + mlp_BTD)
+
+
+class Transformer(nn.Module):
+    """Token ids (B,T) to logits (B,T,V).
+
+    ``transforms`` maps every site to a transform or None; ``sequence_length`` is the longest T.
+    Raises UserError for a shape that cannot be built.
+    """
+
+    mask_TT: Tensor
+
+    def __init__(
+        self,
+        transforms: Mapping[str, Transform | None],
+        *,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: int,
+        vocab_size: int,
+        sequence_length: int,
+        dropout: float,
+        positions: str,
+        rope_base: float,
+        init_std: float,
+        attention: str,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise UserError(
+                f"model.width={width}: not divisible by model.num_heads={num_heads}; "
+                f"allowed: a multiple of {num_heads}"
+            )
+        if positions == "rope" and width // num_heads % 2:
+            raise UserError(f"model.positions=rope: needs an even head width, got {width // num_heads}")
+        strategy = NormStrategy(transforms, width, num_heads, num_layers)
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.positions = POSITIONS[positions](sequence_length, width, num_heads, rope_base)
+        self.blocks = nn.ModuleList(
+            Block(
+                strategy,
+                Attention(strategy, self.positions, dropout, attention),
+                Mlp(strategy, mlp_ratio),
+                dropout,
+            )
+            for _ in range(num_layers)
+        )
+        self.final = strategy.at("final")
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        future_TT = torch.ones(sequence_length, sequence_length, dtype=torch.bool).triu(1)
+        mask_TT = torch.zeros(sequence_length, sequence_length).masked_fill(future_TT, -math.inf)
+        self.register_buffer("mask_TT", mask_TT, persistent=False)
+        self._init_weights(init_std)
+        strategy.reparametrize(self)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x_BTD = self.positions.embed(self.embedding(tokens_BT))
+        for block in self.blocks:
+            x_BTD = block(x_BTD, self.mask_TT)
+        return self.head(self.final(x_BTD))
+
+    def _init_weights(self, std: float) -> None:
+        """Normal weights; Proj and FC2, which feed the residual sum, smaller (GPT-2, section 2.3)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                into_residual = name.endswith((".proj", ".fc2"))
+                nn.init.normal_(module.weight, std=std / math.sqrt(2 * len(self.blocks)) if into_residual else std)

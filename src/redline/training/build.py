@@ -1,0 +1,81 @@
+"""From the composed configuration to the objects of a run."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from redline.errors import UserError
+from redline.model import SITES, Transformer
+from redline.monitor import Monitor
+from redline.stability import EndRule, OnlineRule
+from redline.training.module import LanguageModel
+from redline.training.precision import check_precision, fastest_precision
+
+
+def build_model(cfg: DictConfig) -> Transformer:
+    """The transformer of ``cfg``, on torch's current default device."""
+    transforms = {}
+    for site in SITES:
+        if OmegaConf.is_missing(cfg.norm_strategy, site):
+            raise UserError(
+                f"norm_strategy.{site}: not set; begin the variant's YAML with `defaults: [baseline, _self_]`"
+            )
+        spec = cfg.norm_strategy[site]
+        transforms[site] = None if spec is None else instantiate(spec, _partial_=True, _convert_="all")
+    shape = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(shape, dict)
+    shape["sequence_length"] = cfg.data.sequence_length
+    return Transformer(transforms, **{str(key): value for key, value in shape.items()})
+
+
+def build_module(cfg: DictConfig) -> LanguageModel:
+    """The model with its loss, optimizer and schedule; its weights depend on ``cfg.seed`` alone."""
+    torch.manual_seed(cfg.seed)
+    return LanguageModel(
+        build_model(cfg),
+        lr=cfg.lr,
+        optimizer=instantiate(cfg.optimizer),
+        schedule=partial(instantiate(cfg.schedule), max_steps=cfg.trainer.max_steps),
+        grad_clip=cfg.trainer.grad_clip,
+    )
+
+
+def build_rules(cfg: DictConfig, kind: type) -> dict[str, Any]:
+    """The rules of ``cfg.divergence`` that are judged at the moment ``kind`` stands for."""
+    rules = {name: instantiate(spec) for name, spec in cfg.divergence.items() if spec is not None}
+    return {str(name): rule for name, rule in rules.items() if isinstance(rule, kind)}
+
+
+def online_rules(cfg: DictConfig) -> dict[str, OnlineRule]:
+    return build_rules(cfg, OnlineRule)
+
+
+def end_rules(cfg: DictConfig) -> dict[str, EndRule]:
+    return build_rules(cfg, EndRule)
+
+
+def build_monitor(cfg: DictConfig) -> Monitor:
+    return instantiate(cfg.monitor, _target_="redline.monitor.Monitor")
+
+
+def device_of(cfg: DictConfig) -> torch.device:
+    """The device that ``trainer.accelerator`` means here. Raises UserError where there is none."""
+    asked = cfg.trainer.accelerator
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if asked == "gpu" and found == "cpu":
+        raise UserError("trainer.accelerator=gpu: this machine shows none; allowed: auto, cpu")
+    if asked not in ("auto", "cpu", "gpu"):
+        raise UserError(f"trainer.accelerator={asked}: allowed: auto, cpu, gpu")
+    return torch.device("cpu" if asked == "cpu" else found)
+
+
+def precision_of(cfg: DictConfig) -> str:
+    """``fp32`` or ``bf16``: what ``trainer.precision`` asks for, or the faster one for ``auto``."""
+    device, asked = device_of(cfg), cfg.trainer.precision.value
+    check_precision(asked, device, cfg.trainer.allow_emulated_bf16)
+    if asked != "auto":
+        return asked
+    return fastest_precision(build_model(cfg), device, cfg.data.batch_size, cfg.data.sequence_length)

@@ -1,0 +1,36 @@
+"""What can be found wrong with a configuration before any training."""
+
+from collections.abc import Sequence
+
+import torch
+from omegaconf import DictConfig
+
+from redline.errors import UserError
+from redline.training.build import build_model, build_monitor, device_of, end_rules, online_rules
+from redline.training.precision import check_precision
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise UserError for a run that cannot work; costs milliseconds and no memory for weights."""
+    if not cfg.lr > 0:
+        raise UserError(f"lr={cfg.lr}: allowed: a number above 0")
+    _at_least(cfg, 1, ["trainer.max_steps", "trainer.checkpoint_every", "model.width", "model.num_layers"])
+    _at_least(cfg, 1, ["model.num_heads", "model.mlp_ratio"])
+    _at_least(cfg, 0, ["seed", "schedule.warmup_steps"])
+    if not 0 <= cfg.model.dropout < 1:
+        raise UserError(f"model.dropout={cfg.model.dropout}: allowed: from 0 to below 1")
+    if cfg.trainer.grad_clip is not None and not cfg.trainer.grad_clip > 0:
+        raise UserError(f"trainer.grad_clip={cfg.trainer.grad_clip}: allowed: a number above 0, or null")
+    check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
+    online_rules(cfg), end_rules(cfg)
+    build_monitor(cfg)
+    with torch.device("meta"):
+        build_model(cfg)
+
+
+def _at_least(cfg: DictConfig, least: int, keys: Sequence[str]) -> None:
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        value = (cfg[group] if group else cfg)[name]
+        if value < least:
+            raise UserError(f"{key}={value}: allowed: {least} or more")

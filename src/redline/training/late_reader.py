@@ -1,0 +1,32 @@
+"""Read scalars from the device one step late, so that reading never waits for the step in flight."""
+
+import torch
+from torch import Tensor
+
+
+class LateReader:
+    """A queue of one: ``push`` takes a step's scalars and gives those of the step before, as floats."""
+
+    def __init__(self) -> None:
+        self._pending: tuple[int, Tensor, torch.cuda.Event | None] | None = None
+
+    def push(self, step: int, scalars: list[Tensor]) -> tuple[int, list[float]] | None:
+        ready = self.flush()
+        values_N = torch.stack(scalars)
+        copied = None
+        if values_N.is_cuda:
+            values_N = values_N.to("cpu", non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        self._pending = (step, values_N, copied)
+        return ready
+
+    def flush(self) -> tuple[int, list[float]] | None:
+        """What is still queued, waiting for it if need be."""
+        if self._pending is None:
+            return None
+        step, values_N, copied = self._pending
+        self._pending = None
+        if copied is not None:
+            copied.synchronize()
+        return step, values_N.tolist()

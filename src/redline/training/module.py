@@ -1,0 +1,69 @@
+"""The LightningModule: next-token loss, clipping that keeps the norm it saw, perplexity."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics.text import Perplexity
+
+from redline.model import Transformer
+
+
+class LanguageModel(L.LightningModule):
+    """Trains a transformer on batches of tokens (B, T+1): T inputs, T targets.
+
+    After a step ``loss`` (nats per token) and ``grad_norm`` (global L2 norm before clipping) are
+    scalars on the device, for callbacks to read without a second pass.
+    """
+
+    loss: Tensor
+    grad_norm: Tensor
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        lr: float,
+        optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer],
+        schedule: Callable[[int], float],
+        grad_clip: float | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.lr = lr
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
+        self.perplexity = Perplexity()
+
+    def training_step(self, tokens_BS: Tensor, batch_idx: int) -> Tensor:
+        logits_BTV = self.model(tokens_BS[:, :-1])
+        loss = F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BS[:, 1:].flatten())
+        self.loss = loss.detach()
+        return loss
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        # Here and not by the Trainer's flag: that one refuses a fused optimizer under mixed precision.
+        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+
+    def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
+        self.perplexity.update(self.model(tokens_BS[:, :-1]).float(), tokens_BS[:, 1:])
+
+    def on_validation_epoch_end(self) -> None:
+        # The loss is the logarithm of the perplexity, so that the two can never disagree.
+        perplexity = self.perplexity.compute()
+        self.perplexity.reset()
+        self.log_dict({"val/loss": torch.log(perplexity), "val/perplexity": perplexity})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.model.parameters(), self.lr)
+        scheduler = LambdaLR(optimizer, self.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,48 @@
+"""`python src/train.py norm=…`: one run, with a progress bar and a last line."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from redline.stability import Outcome
+from redline.training.run import CHECKPOINT, run
+from redline.training.watch import Progress
+
+
+def train_once(cfg: DictConfig) -> Outcome:
+    """Train ``cfg`` in Hydra's output directory and print how it ended. Raises UserError."""
+    job = HydraConfig.get()
+    norm = job.runtime.choices["norm"]
+    directory = Path(job.runtime.output_dir)
+    # Where nobody watches, a line every ten seconds is progress enough.
+    bar = tqdm(
+        total=cfg.trainer.max_steps,
+        desc=f"{norm} lr={cfg.lr:g}",
+        unit="step",
+        mininterval=0.2 if sys.stderr.isatty() else 10.0,
+        disable=not cfg.trainer.progress_bar,
+    )
+
+    def report(progress: Progress) -> None:
+        bar.set_postfix_str(f"loss {progress.loss:.3f}", refresh=False)
+        bar.update(progress.step - bar.n)
+
+    with bar:
+        outcome = run(cfg, directory, tags={"norm": norm}, report=report)
+    print(_summary(cfg, norm, outcome))
+    if cfg.trainer.keep_checkpoint:
+        print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
+    return outcome
+
+
+def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:
+    head = f"{norm} lr={cfg.lr:g} seed={cfg.seed}:"
+    loss = "" if outcome.val_loss is None else f", validation loss {outcome.val_loss:.4f} nats"
+    perplexity = "" if outcome.val_perplexity is None else f", perplexity {outcome.val_perplexity:.2f}"
+    if outcome.diverged:
+        return f"{head} diverged by rule {outcome.reason} at step {outcome.step}{loss}{perplexity}"
+    return f"{head} stable over {outcome.optimizer_steps} steps{loss}{perplexity}"

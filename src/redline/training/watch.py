@@ -1,0 +1,87 @@
+"""The callback that looks at every step: logs it, reports it, and ends a run that diverged."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from redline.stability import OnlineRule, Verdict
+from redline.training.late_reader import LateReader
+from redline.training.module import LanguageModel
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is. Loss in nats per token."""
+
+    step: int
+    max_steps: int
+    loss: float
+
+
+class Watch(Callback):
+    """Holds every step against the online rules. A step is judged once its numbers are on the host,
+    one step late; the verdict names the step they belong to.
+    """
+
+    def __init__(self, rules: dict[str, OnlineRule], report: Callable[[Progress], None]) -> None:
+        self.rules = rules
+        self.report = report
+        self.reader = LateReader()
+        self.verdict: Verdict | None = None
+        self.initial_loss = float("nan")
+        self.last_loss = float("nan")
+        self.steps_seen = 0
+        self._trainer: L.Trainer | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._trainer = trainer
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, module: LanguageModel, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._judge(trainer, self.reader.push(trainer.global_step - 1, [module.loss, module.grad_norm]))
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._judge(trainer, self.reader.flush())
+        if self.verdict is None and trainer.global_step >= (trainer.max_steps or 0):
+            for reason, rule in self.rules.items():
+                if rule.broken_at_end():
+                    self.verdict = Verdict(reason, trainer.global_step - 1)
+                    return
+
+    def _judge(self, trainer: L.Trainer, ready: tuple[int, list[float]] | None) -> None:
+        if ready is None or self.verdict is not None:
+            return
+        step, (loss, grad_norm) = ready
+        if step == 0:
+            self.initial_loss = loss
+        self.last_loss, self.steps_seen = loss, step + 1
+        if trainer.logger is not None:
+            trainer.logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
+        self.report(Progress(step + 1, trainer.max_steps, loss))
+        for reason, rule in self.rules.items():
+            if rule.broken_by(step, loss, grad_norm):
+                self.verdict = Verdict(reason, step)
+                trainer.should_stop = True
+                return
+
+    def state_dict(self) -> dict[str, Any]:
+        # A checkpoint holds the step just taken, so its numbers must be judged by now.
+        if self._trainer is not None:
+            self._judge(self._trainer, self.reader.flush())
+        return {
+            "initial_loss": self.initial_loss,
+            "last_loss": self.last_loss,
+            "steps_seen": self.steps_seen,
+            "rules": {reason: rule.state_dict() for reason, rule in self.rules.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.initial_loss, self.last_loss = state["initial_loss"], state["last_loss"]
+        self.steps_seen = state["steps_seen"]
+        for reason, rule_state in state["rules"].items():
+            if reason in self.rules:
+                self.rules[reason].load_state_dict(rule_state)
