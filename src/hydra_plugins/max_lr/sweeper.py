@@ -1,4 +1,46 @@
+"""Hydra's door to the search: `python src/train.py -m …` comes in here."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import MISSING, DictConfig
+
+
+@dataclass
+class MaxLRSweeperConf:
+    """`hydra.sweeper.*`; the values are in conf/hydra/sweeper/max_lr.yaml."""
+
+    _target_: str = "hydra_plugins.max_lr.sweeper.MaxLRSweeper"
+    storage: str = MISSING
+    workers: int | None = MISSING
+    seeds: int = MISSING
+    vote: str = MISSING
+    ladder: list[float] = field(default_factory=list)
+    tolerance: float = MISSING
+    reference: str = MISSING
+    retries: int = MISSING
+    beat_every: float = MISSING
+    patience: float = MISSING
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="max_lr_schema", node=MaxLRSweeperConf, provider="redline")
+
+
 class MaxLRSweeper(Sweeper):
-    def setup(self, **k): pass
-    def sweep(self, arguments): pass
+    """Gives the command line to the search. Hydra finds and makes it; nothing is decided here."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = MaxLRSweeperConf(**settings)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        # Hydra imports every plugin at every start: what a search needs waits until there is one.
+        from hydra_plugins.max_lr.search import search
+
+        return search(self.settings, self.config, self.hydra_context.config_loader, arguments)

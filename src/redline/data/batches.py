@@ -57,8 +57,9 @@ def check_one_batch(tokens: np.ndarray, sequence_length: int, batch_size: int, p
     needed = batch_size * (sequence_length + 1)
     if len(tokens) < needed:
         raise UserError(
-            f"data.batch_size={batch_size} with data.sequence_length={sequence_length}: one batch needs {needed}"
-            f" tokens, the {part} part has {len(tokens)}; allowed: smaller ones, or more text in data.path"
+            f"data.batch_size={batch_size} with data.sequence_length={sequence_length}: one batch needs"
+            f" {needed} tokens, the {part} part has {len(tokens)};"
+            " allowed: smaller ones, or more text in data.path"
         )
     return needed
 

@@ -140,8 +140,9 @@ class TextFiles:
                 text = record.get(self.text_key) if isinstance(record, dict) else None
                 if not isinstance(text, str):
                     raise UserError(
-                        f"data.path={path}: line {number} has no text under data.source.text_key={self.text_key};"
-                        " allowed: one JSON object a line, with a string under that key"
+                        f"data.path={path}: line {number} has no text under"
+                        f" data.source.text_key={self.text_key}; allowed: one JSON object a line,"
+                        " with a string under that key"
                     )
                 text.encode()  # JSON can escape half a character, which UTF-8 cannot hold
                 yield text

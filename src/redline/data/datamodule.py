@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-import lightning as L
 import numpy as np
 import torch
+from lightning import LightningDataModule
 from torch import Tensor
 
 from redline.data.batches import train_batch, val_batches
@@ -25,7 +25,7 @@ class _Stream:
         return map(torch.from_numpy, self._batches())
 
 
-class TokenData(L.LightningDataModule):
+class TokenData(LightningDataModule):
     """Batches (B, T + 1) int64 of a tokenized corpus: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
 
     Training batches start at the trainer's step, so a resumed run sees what an uninterrupted one would.

@@ -41,8 +41,8 @@ class HuggingFace:
             for text in batch[self.text_column]:
                 if not isinstance(text, str):
                     raise UserError(
-                        f"data.source.text_column={self.text_column}: row {row} of data.path={self.path} is not"
-                        " text; allowed: a column of strings without nulls"
+                        f"data.source.text_column={self.text_column}: row {row} of data.path={self.path} is"
+                        " not text; allowed: a column of strings without nulls"
                     )
                 yield text
                 row += 1
@@ -58,29 +58,27 @@ class HuggingFace:
             import datasets
         except ImportError as error:
             raise UserError(
-                "data=huggingface: the `datasets` library is not installed; allowed: another data=…, or this one"
-                " after `pip install 'redline[huggingface]'`"
+                "data=huggingface: the `datasets` library is not installed; allowed: another data=…, or"
+                " this one after `pip install 'redline[huggingface]'`"
             ) from error
         if self.path is None:
             raise UserError(
-                "data.path=null: no dataset; allowed: a dataset's name, a folder, or a folder that save_to_disk wrote"
+                "data.path=null: no dataset; allowed: what datasets.load_dataset opens, or save_to_disk wrote"
             )
         path = str(self.path)
         try:
             if _is_saved(Path(path)):
                 dataset = datasets.load_from_disk(path)
-                if isinstance(dataset, datasets.DatasetDict):
-                    dataset = self._pick_split(dataset)
             else:
                 dataset = datasets.load_dataset(path, self.name, data_files=self.data_files, split=self.split)
-        except UserError:
-            raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"data.path={path}: `datasets` cannot open it with data.source.name={self.name or 'null'},"
                 f" data.source.split={self.split} ({why}); allowed: what datasets.load_dataset opens"
             ) from error
+        if isinstance(dataset, datasets.DatasetDict):
+            dataset = self._pick_split(dataset)
         if self.text_column not in dataset.column_names:
             raise UserError(
                 f"data.source.text_column={self.text_column}: no such column in data.path={path};"

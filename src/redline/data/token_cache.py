@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 class TokenCorpus:
     """A tokenized corpus; ``train`` and ``val`` are read from disk as they are used."""
 
-    train: np.memmap  # (N,) uint16 or uint32
-    val: np.memmap
+    train: np.ndarray  # (N,) np.memmap of uint16 or uint32
+    val: np.ndarray
     unigram_entropy: float  # nats a token, of the training part
     bytes_per_token: float  # UTF-8, of the validation part
     vocab_size: int  # tokens the tokenizer has: as asked for, or fewer on a small corpus
@@ -143,7 +143,7 @@ def _checksum(manifest: _Manifest, folder: Path) -> int:
     """CRC-32 of the manifest's other entries, the tokenizer and all tokens (about 1 s for 1e9 of uint16)."""
     checksum = zlib.crc32(json.dumps(asdict(manifest), sort_keys=True).encode())
     checksum = zlib.crc32((folder / "tokenizer.json").read_bytes(), checksum)
-    return zlib.crc32(np.memmap(folder / "tokens.bin", dtype=np.uint8, mode="r"), checksum)
+    return zlib.crc32(np.memmap(folder / "tokens.bin", dtype=np.uint8, mode="r").data, checksum)
 
 
 def _build(
@@ -162,7 +162,7 @@ def _build(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir={folder.parent}: cannot be made ({error.strerror}); allowed: a folder to write in"
+            f"data.cache_dir={folder.parent}: cannot be made ({error.strerror}); allowed: a writable folder"
         ) from error
     with _atomic(folder / "tokenizer.json") as file:
         file.write(tokenizer.to_str().encode())

@@ -1,5 +1,6 @@
 """When a run counts as diverged, and how sensitive a variant is to its learning rate. Pure numbers."""
 
+from redline.stability.from_config import build_rules
 from redline.stability.outcome import Outcome
 from redline.stability.rules import (
     BlowUp,
@@ -24,5 +25,6 @@ __all__ = [
     "Outcome",
     "SearchRule",
     "Verdict",
+    "build_rules",
     "judge_curve",
 ]

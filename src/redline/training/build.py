@@ -1,7 +1,6 @@
 """From the composed configuration to the objects of a run."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -10,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from redline.errors import UserError
 from redline.model import SITES, Transformer
 from redline.monitor import Monitor
-from redline.stability import EndRule, OnlineRule
 from redline.training.module import LanguageModel
 from redline.training.precision import check_precision, fastest_precision
 
@@ -41,20 +39,6 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         schedule=partial(instantiate(cfg.schedule), max_steps=cfg.trainer.max_steps),
         grad_clip=cfg.trainer.grad_clip,
     )
-
-
-def build_rules(cfg: DictConfig, kind: type) -> dict[str, Any]:
-    """The rules of ``cfg.divergence`` that are judged at the moment ``kind`` stands for."""
-    rules = {name: instantiate(spec) for name, spec in cfg.divergence.items() if spec is not None}
-    return {str(name): rule for name, rule in rules.items() if isinstance(rule, kind)}
-
-
-def online_rules(cfg: DictConfig) -> dict[str, OnlineRule]:
-    return build_rules(cfg, OnlineRule)
-
-
-def end_rules(cfg: DictConfig) -> dict[str, EndRule]:
-    return build_rules(cfg, EndRule)
 
 
 def build_monitor(cfg: DictConfig) -> Monitor:

@@ -6,7 +6,8 @@ import torch
 from omegaconf import DictConfig
 
 from redline.errors import UserError
-from redline.training.build import build_model, build_monitor, device_of, end_rules, online_rules
+from redline.stability import build_rules
+from redline.training.build import build_model, build_monitor, device_of
 from redline.training.precision import check_precision
 
 
@@ -22,7 +23,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.trainer.grad_clip is not None and not cfg.trainer.grad_clip > 0:
         raise UserError(f"trainer.grad_clip={cfg.trainer.grad_clip}: allowed: a number above 0, or null")
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
-    online_rules(cfg), end_rules(cfg)
+    build_rules(cfg.divergence, object)
     build_monitor(cfg)
     with torch.device("meta"):
         build_model(cfg)

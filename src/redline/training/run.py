@@ -16,14 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
 from redline.errors import UserError
-from redline.stability import Outcome
+from redline.stability import EndRule, OnlineRule, Outcome, build_rules
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import (
     build_module,
     build_monitor,
     device_of,
-    end_rules,
-    online_rules,
     precision_of,
 )
 from redline.training.check import check
@@ -48,7 +46,7 @@ def run(
     whatever else is raised is a crash, not an outcome.
     """
     check(cfg)
-    _quieten()
+    quieten()
     keep_freed_memory()
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
@@ -63,7 +61,7 @@ def run(
         cfg.tracker, experiment_name=experiment, run_name=run_name, tags=tags, run_id=state.get("run_id")
     )
     tracker.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    watch = Watch(online_rules(cfg), report)
+    watch = Watch(build_rules(cfg.divergence, OnlineRule), tracker.run_id, report)
     trainer = L.Trainer(
         accelerator=device_of(cfg).type.replace("cuda", "gpu"),
         devices=1,
@@ -130,7 +128,7 @@ def _outcome(
     if watch.verdict is None:
         metrics = trainer.validate(module, data, verbose=False)[0]
         val_loss, val_perplexity = metrics["val/loss"], metrics["val/perplexity"]
-        broken = [name for name, rule in end_rules(cfg).items() if rule.broken_by(val_loss, unigram_entropy)]
+        broken = [name for name, rule in build_rules(cfg.divergence, EndRule).items() if rule.broken_by(val_loss, unigram_entropy)]
         reason = broken[0] if broken else None
     spikes = sum(getattr(rule, "spikes", 0) for rule in watch.rules.values())
     return Outcome(
@@ -193,7 +191,7 @@ def _checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Lightning's advice on loggers, workers and devices does not apply to runs made by us."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):

@@ -8,7 +8,14 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.loggers.logger import DummyLogger
+from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
+from omegaconf import DictConfig
+
+
+def _as_uri(location: str) -> str:
+    return location if "://" in location else Path(location).resolve().as_uri()
+
 
 # What MLflow takes in one call.
 _MAX_METRICS = 1000
@@ -34,10 +41,9 @@ class BufferedMLFlowLogger(MLFlowLogger):
     """
 
     def __init__(self, *, tracking_uri: str, artifact_location: str, flush_every: int, **kwargs: Any) -> None:
-        location = artifact_location
-        if "://" not in location:
-            location = Path(location).resolve().as_uri()
-        super().__init__(tracking_uri=tracking_uri, artifact_location=location, **kwargs)
+        super().__init__(
+            tracking_uri=tracking_uri, artifact_location=_as_uri(artifact_location), **kwargs
+        )
         self._flush_every = flush_every
         self._buffer: list[Metric] = []
         self._steps_buffered: set[int] = set()
@@ -65,6 +71,15 @@ class BufferedMLFlowLogger(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         self.save()
         # The run is ended by whoever knows how it ended: `fit` and `validate` both finalize.
+
+
+def prepare_tracker(spec: DictConfig, experiment: str) -> None:
+    """Create the tracker's store and experiment, once, before several processes open them."""
+    if spec.get("tracking_uri") is None:
+        return
+    client = MlflowClient(spec.tracking_uri)
+    if client.get_experiment_by_name(experiment) is None:
+        client.create_experiment(experiment, artifact_location=_as_uri(spec.artifact_location))
 
 
 def end_run(tracker: Logger, status: str) -> None:

@@ -19,6 +19,7 @@ class Progress:
     step: int
     max_steps: int
     loss: float
+    run_id: str | None  # the tracker's
 
 
 class Watch(Callback):
@@ -26,8 +27,11 @@ class Watch(Callback):
     one step late; the verdict names the step they belong to.
     """
 
-    def __init__(self, rules: dict[str, OnlineRule], report: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, rules: dict[str, OnlineRule], run_id: str | None, report: Callable[[Progress], None]
+    ) -> None:
         self.rules = rules
+        self.run_id = run_id
         self.report = report
         self.reader = LateReader()
         self.verdict: Verdict | None = None
@@ -61,7 +65,7 @@ class Watch(Callback):
         self.last_loss, self.steps_seen = loss, step + 1
         if trainer.logger is not None:
             trainer.logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
-        self.report(Progress(step + 1, trainer.max_steps, loss))
+        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id))
         for reason, rule in self.rules.items():
             if rule.broken_by(step, loss, grad_norm):
                 self.verdict = Verdict(reason, step)

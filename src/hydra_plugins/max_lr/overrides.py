@@ -1,0 +1,63 @@
+"""From the words of a command line to a ladder and the variants that are to climb it."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+)
+
+from redline.errors import UserError
+from redline.search import ladder
+
+
+def split(
+    arguments: Sequence[str], config_loader: Any, default_ladder: Sequence[float], tolerance: float
+) -> tuple[list[float], list[list[str]]]:
+    """The ladder, and for every variant the overrides that make it.
+
+    `lr=` is the ladder: a list, a range or an interval; without it the default one. Every other
+    override with several values multiplies the variants. Raises UserError.
+    """
+    parser = OverridesParser.create(config_loader=config_loader)
+    rungs = ladder.from_values(default_ladder)
+    choices: list[list[str]] = []
+    for override in parser.parse_overrides(list(arguments)):
+        if override.key_or_group == "lr":
+            rungs = _ladder(override, tolerance)
+        elif override.is_sweep_override():
+            if override.is_interval_sweep():
+                raise UserError(f"{override.input_line}: an interval is for lr; allowed here: a list or a range")
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in dict.fromkeys(override.sweep_string_iterator())])
+        else:
+            assert override.input_line is not None
+            choices.append([override.input_line])
+    return rungs, [list(chosen) for chosen in itertools.product(*choices)]
+
+
+def varied(arguments: Sequence[str], config_loader: Any) -> list[str]:
+    """The keys, other than `lr` and `norm`, that the command line gives several values."""
+    parser = OverridesParser.create(config_loader=config_loader)
+    overrides = parser.parse_overrides(list(arguments))
+    return [o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in ("lr", "norm")]
+
+
+def _ladder(override: Override, tolerance: float) -> list[float]:
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None and value.stop is not None
+        return ladder.from_range(value.start, value.stop, value.step)
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None and value.end is not None
+        return ladder.from_interval(value.start, value.end, tolerance)
+    if isinstance(value, ChoiceSweep):
+        return ladder.from_values(str(item) for item in override.sweep_string_iterator())
+    if isinstance(value, list):
+        return ladder.from_values(value)
+    raise UserError(f"lr={value}: one value is no ladder; allowed with -m: a list, a range or an interval")

@@ -1,0 +1,165 @@
+"""One `-m` command: compose the variants, prepare them, run the coordinator, show the table."""
+
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from hydra_plugins.max_lr.overrides import split, varied
+from redline.errors import UserError
+from redline.search.coordinator import Coordinator, Settings
+from redline.search.display import Display
+from redline.search.ladder import from_values
+from redline.search.pool import Ended, Pool, make_slots
+from redline.search.register import choose_name, open_studies
+from redline.search.result import write_result
+from redline.search.study import open_storage
+from redline.search.table import result_table
+from redline.search.variant import Variant, fingerprint
+from redline.stability import SearchRule, build_rules
+
+if TYPE_CHECKING:
+    from hydra_plugins.max_lr.sweeper import MaxLRSweeperConf
+
+_JOBS = "redline.training.jobs"
+_VOTES = ("any", "majority", "all")
+
+
+def search(
+    settings: "MaxLRSweeperConf", config: DictConfig, config_loader: Any, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Find every variant's edge; gives what `result.json` holds. Raises UserError, KeyboardInterrupt."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's farewell is a Ctrl-C
+    _check(settings)
+    from_values(settings.ladder)
+    ladder, choices = split(arguments, config_loader, settings.ladder, settings.tolerance)
+    variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
+    slots, threads = make_slots(settings.workers, config.trainer.accelerator)
+    pool = Pool(slots, preload=[_JOBS])
+
+    Path("mlruns").mkdir(exist_ok=True)
+    storage = open_storage(settings.storage)
+    asked = fingerprint(variants, ladder, {"seeds": settings.seeds, "vote": settings.vote})
+    name = choose_name(storage, config.search.name, asked, [variant.name for variant in variants])
+    with open_dict(config):
+        config.search.name = name
+    directory = Path(config.hydra.sweep.dir).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), directory / "multirun.yaml")
+
+    console = Console(highlight=False)
+    with Display(console) as display:
+        try:
+            started = time.monotonic()
+            display.say(
+                f"search {name}: {', '.join(variant.name for variant in variants)} on {len(ladder)} rungs "
+                f"from {ladder[0]:g} to {ladder[-1]:g}, {settings.seeds} seed(s), {len(slots)} worker(s)"
+            )
+            precision = _prepare(pool, variants, name, directory, display)
+            studies = open_studies(storage, name, asked, variants, ladder, settings.seeds, precision)
+            pinned = {key: study.study.user_attrs["precision"] for key, study in studies.items()}
+            coordinator = Coordinator(
+                Settings(
+                    name=name,
+                    directory=directory,
+                    ladder=ladder,
+                    seeds=settings.seeds,
+                    vote=settings.vote,  # type: ignore[arg-type]
+                    retries=settings.retries,
+                    beat_every=settings.beat_every,
+                    patience=settings.patience,
+                    trial_job=f"{_JOBS}:trial",
+                    threads=threads,
+                    precision=pinned,
+                ),
+                variants,
+                studies,
+                {variant.name: build_rules(variant.cfg.divergence, SearchRule) for variant in variants},
+                pool,
+                display,
+            )
+            entries = coordinator.run()
+            _tidy(pool, coordinator, variants, directory, display)
+        except KeyboardInterrupt:
+            display.say(f"stopped; the same command, or search.name={name}, goes on")
+            raise
+        display.say(f"done in {time.monotonic() - started:.0f} s")
+    result = {"search": name, "ladder": ladder, "seeds": settings.seeds, "variants": entries}
+    write_result(directory / "result.json", result)
+    for study in studies.values():
+        study.study.set_user_attr("finished", True)
+    console.print(result_table(result, settings.reference))
+    console.print(f"result: {directory / 'result.json'}", soft_wrap=True)
+    console.print("curves: make ui (MLflow), trials: make dashboard (Optuna)", soft_wrap=True)
+    return result
+
+
+def _check(settings: "MaxLRSweeperConf") -> None:
+    if settings.seeds < 1:
+        raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
+    if settings.vote not in _VOTES:
+        raise UserError(f"hydra.sweeper.vote={settings.vote}: allowed: {', '.join(_VOTES)}")
+    if settings.retries < 0:
+        raise UserError(f"hydra.sweeper.retries={settings.retries}: allowed: 0 or more")
+
+
+def _compose(
+    config: DictConfig,
+    config_loader: Any,
+    choices: Sequence[Sequence[str]],
+    ladder: Sequence[float],
+    keys: Sequence[str],
+) -> list[Variant]:
+    variants = []
+    for chosen in choices:
+        cfg = config_loader.load_sweep_config(config, [*chosen, f"lr={ladder[0]}"])
+        HydraConfig.instance().set_config(cfg)
+        norm = cfg.hydra.runtime.choices["norm"]
+        values = dict(override.split("=", 1) for override in chosen)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        variants.append(Variant(norm, tuple((key, values[key]) for key in keys), cfg))
+    return variants
+
+
+def _run_job(pool: Pool, job: str, payload: dict[str, Any], log: Path, display: Display) -> dict[str, Any]:
+    """One job on the first slot, waited for."""
+    pool.start(pool.slots[0], f"{_JOBS}:{job}", payload, log)
+    try:
+        while True:
+            for _, message in pool.poll(1.0):
+                if not isinstance(message, Ended):
+                    display.say(message["doing"])
+                elif message.user_error is not None:
+                    raise UserError(message.user_error)
+                elif message.crash is not None:
+                    raise RuntimeError(f"{job} failed ({message.crash}); its log is in {log}")
+                else:
+                    assert message.result is not None
+                    return message.result
+    finally:
+        pool.stop(pool.slots[0])
+
+
+def _prepare(
+    pool: Pool, variants: Sequence[Variant], name: str, directory: Path, display: Display
+) -> dict[str, str]:
+    payload = {"cfgs": {variant.name: variant.cfg for variant in variants}, "experiment": name}
+    return _run_job(pool, "prepare", payload, directory / "prepare.log", display)["precision"]
+
+
+def _tidy(
+    pool: Pool, coordinator: Coordinator, variants: Sequence[Variant], directory: Path, display: Display
+) -> None:
+    uri = variants[0].cfg.tracker.get("tracking_uri")
+    verdicts, killed = coordinator.late_verdicts(), coordinator.killed_runs
+    if uri is not None and (verdicts or killed):
+        payload = {"tracking_uri": uri, "verdicts": verdicts, "killed": killed}
+        _run_job(pool, "tidy", payload, directory / "tidy.log", display)
+
+

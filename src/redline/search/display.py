@@ -1,0 +1,91 @@
+"""What a search shows while it runs: a live panel on a terminal, a line now and then elsewhere."""
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One running trial. Loss in nats per token."""
+
+    label: str
+    step: int
+    max_steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class View:
+    """The search at a moment; ``finished`` counts trials of all machines."""
+
+    running: list[RunView]
+    finished: int
+    seconds_left: float | None
+
+
+class Display:
+    """Prints to a console. ``say`` keeps a line for good, ``show`` draws over what it drew before."""
+
+    def __init__(self, console: Console, line_every: float = 10.0) -> None:
+        self.console = console
+        self.line_every = line_every  # seconds, where the console is no terminal
+        self._started = time.monotonic()
+        self._printed = self._started
+        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        stamp = _clock(time.monotonic() - self._started)
+        self.console.print(Text(f"[{stamp}] {line}"), soft_wrap=True)
+
+    def show(self, view: View) -> None:
+        if self._live is not None:
+            self._live.update(_panel(view), refresh=True)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self.line_every and view.running:
+            self._printed = now
+            self.say(" · ".join([*map(_run_text, view.running), _tail(view)]))
+
+
+def _panel(view: View) -> Group:
+    rows = Table.grid(padding=(0, 2))
+    for run in view.running:
+        bar = ProgressBar(total=run.max_steps, completed=run.step, width=30)
+        rows.add_row(run.label, bar, f"step {run.step}/{run.max_steps}", f"loss {run.loss:.3f}")
+    return Group(rows, Text(_tail(view)))
+
+
+def _run_text(run: RunView) -> str:
+    if run.step == 0:
+        return f"{run.label} starting"
+    return f"{run.label} step {run.step}/{run.max_steps} loss {run.loss:.3f}"
+
+
+def _tail(view: View) -> str:
+    left = "time left: not known yet" if view.seconds_left is None else f"about {_clock(view.seconds_left)} left"
+    return f"{view.finished} trials done, {left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,162 @@
+"""Jobs in processes of their own, one a slot, forked from a server that has torch imported already."""
+
+import importlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from redline.errors import UserError
+
+Send = Callable[[dict[str, Any]], None]
+Job = Callable[[dict[str, Any], Send], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: with a ``result``, with the user's mistake, or with a crash (its last words)."""
+
+    result: dict[str, Any] | None = None
+    user_error: str | None = None
+    crash: str | None = None
+
+
+@dataclass
+class Slot:
+    """A place to run one job at a time: a GPU, or a share of the CPU's cores."""
+
+    index: int
+    gpu: str | None  # what CUDA_VISIBLE_DEVICES becomes
+    process: Any = None
+    pipe: Connection | None = None
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def free(self) -> bool:
+        return self.process is None
+
+
+class Pool:
+    """Slots and the server their jobs are forked from.
+
+    The server imports ``preload`` once, without starting threads or touching a GPU; a job then starts
+    in milliseconds, and its crash takes nothing along. Jobs end with this process, however it ends.
+    """
+
+    def __init__(self, slots: list[Slot], preload: list[str]) -> None:
+        self.slots = slots
+        self._context = mp.get_context("forkserver")
+        # The server is a fresh interpreter: it must find what we find.
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        self._context.set_forkserver_preload(preload)
+
+    def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
+        """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""
+        assert slot.free
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = self._context.Pipe(duplex=False)
+        slot.process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
+        slot.process.start()
+        theirs.close()
+        slot.pipe = ours
+
+    def poll(self, timeout: float) -> list[tuple[Slot, dict[str, Any] | Ended]]:
+        """Wait at most ``timeout`` seconds for messages and endings; an ending frees its slot."""
+        busy = {slot.pipe: slot for slot in self.slots if slot.pipe is not None}
+        events: list[tuple[Slot, dict[str, Any] | Ended]] = []
+        for pipe in wait(list(busy), timeout):
+            assert isinstance(pipe, Connection)
+            slot = busy[pipe]
+            try:
+                message = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                message = Ended(crash=self._last_words(slot))
+            if isinstance(message, Ended):
+                self._free(slot)
+            events.append((slot, message))
+        return events
+
+    def stop(self, slot: Slot, patience: float = 3.0) -> None:
+        """End a slot's job: politely, then by force."""
+        if slot.process is None:
+            return
+        slot.process.terminate()
+        slot.process.join(patience)
+        if slot.process.is_alive():
+            slot.process.kill()
+        self._free(slot)
+
+    def _free(self, slot: Slot) -> None:
+        slot.process.join()
+        slot.process.close()
+        assert slot.pipe is not None
+        slot.pipe.close()
+        slot.process = slot.pipe = None
+
+    def _last_words(self, slot: Slot) -> str:
+        slot.process.join()
+        code = slot.process.exitcode
+        return f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None, log: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too: our parent decides.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        module, _, name = job.partition(":")
+        function: Job = getattr(importlib.import_module(module), name)
+        ended = Ended(result=function(payload, pipe.send))
+    except UserError as error:
+        ended = Ended(user_error=str(error))
+    # A crash must reach the coordinator as one, whatever it is.
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        ended = Ended(crash=f"{type(error).__name__}: {error}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipe.send(ended)
+
+
+def _die_with_parent() -> None:
+    parent = mp.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that jobs may use, without importing torch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
+    return [str(index) for index, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*")))]
+
+
+def make_slots(workers: int | None, accelerator: str) -> tuple[list[Slot], int | None]:
+    """Slots for ``workers`` jobs at once and the CPU threads each may use (None: torch's default).
+
+    By default one a GPU; on a CPU one a core with one thread each: two one-thread jobs are
+    faster than one two-thread job. Raises UserError.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"hydra.sweeper.workers={workers}: allowed: 1 or more, or null for the default")
+    gpus = [] if accelerator == "cpu" else visible_gpus()
+    if gpus:
+        count = workers or len(gpus)
+        return [Slot(index, gpus[index % len(gpus)]) for index in range(count)], None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or cores
+    return [Slot(index, None) for index in range(count)], max(1, cores // count)

