@@ -13,24 +13,21 @@ from omegaconf.errors import OmegaConfBaseException
 from redline.errors import UserError
 
 _USERS_MISTAKE = 2
+_TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print a mistake of the user's as ``error: …`` and exit with 2; let anything else through."""
-    traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     # Hydra would print and exit by itself; with this set it raises, and we word it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if traceback_wanted:
+        if _TRACEBACK_WANTED:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(_USERS_MISTAKE)
-    finally:
-        if not traceback_wanted:
-            os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 def one_line(error: BaseException) -> str:

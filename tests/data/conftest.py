@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up_text import words
+from data_helpers import words
 
 from redline.data.corpus import TextFiles
 from redline.data.token_cache import TokenCorpus, prepare

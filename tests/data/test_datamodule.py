@@ -66,6 +66,7 @@ def test_a_run_sees_the_batches_of_its_seed_in_order(tokens: TokenCorpus, uninte
     assert uninterrupted.trained[0].dtype == torch.int64
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")
 @pytest.mark.parametrize("saved_by", ["trainer", "callback"])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
     tokens: TokenCorpus, tmp_path: Path, uninterrupted: Recorder, saved_by: str

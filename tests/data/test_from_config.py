@@ -77,7 +77,7 @@ def test_each_choice_has_a_source_with_its_own_arguments_only(tmp_path: Path, ch
             "data.batch_size=1000 with data.sequence_length=16: one batch needs 17000 tokens",
         ),
         ("data.batch_size=100", "the validation part has"),
-        ("+data.source.colour=red", "data.source: "),
+        ("+data.source.colour=red", "unexpected keyword argument 'colour'"),
         ("data.source._target_=redline.data.corpus.Missing", "data.source: "),
     ],
 )

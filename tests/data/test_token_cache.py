@@ -1,38 +1,18 @@
-import json
-import logging
 import math
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from data_helpers import prepared, same
 from tokenizers import Tokenizer
 
 from redline.data import token_cache
 from redline.data.corpus import PackagedCorpus, TextFiles
 from redline.data.token_cache import TokenCorpus, prepare
 from redline.errors import UserError
-
-
-def prepared(path: Any, cache_dir: Path, **changes: Any) -> TokenCorpus:
-    settings = {"vocab_size": 300, "val_fraction": 0.1, "token_type": "uint16"} | changes
-    return prepare(TextFiles(path), cache_dir=cache_dir, **settings)
-
-
-def same(a: TokenCorpus, b: TokenCorpus) -> bool:
-    arrays = np.array_equal(a.train, b.train) and np.array_equal(a.val, b.val)
-    return arrays and replace(a, train=b.train, val=b.val).__dict__ == b.__dict__
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +47,14 @@ def test_a_split_inside_an_earlier_document(text_folder: Path, tmp_path: Path) -
     assert len(pieces[0]) + len(pieces[1]) == len(documents) + 1
     assert "".join(pieces[0]) + "".join(pieces[1]) == "".join(documents)
     assert pieces[1][1:] == documents[-len(pieces[1]) + 1 :]
+
+
+def test_a_split_between_documents_cuts_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "abcd"}\n{"text": "efgh"}')
+    tokens = prepared(tmp_path / "a.jsonl", tmp_path / "cache", val_fraction=0.5)
+    tokenizer = Tokenizer.from_file(str(tokens.path / "tokenizer.json"))
+
+    assert [tokenizer.decode(part.tolist()) for part in (tokens.train, tokens.val)] == ["abcd\0", "efgh\0"]
 
 
 def test_the_validation_text_does_not_shape_the_tokenizer(tmp_path: Path) -> None:
@@ -125,156 +113,6 @@ def test_a_change_of_text_or_setting_is_another_cache(
 
     assert other.fingerprint != tokens.fingerprint
     assert other.path != tokens.path
-
-
-def truncate(folder: Path) -> None:
-    os.truncate(folder / "tokens.bin", (folder / "tokens.bin").stat().st_size - 2)
-
-
-def truncate_inside_a_token(folder: Path) -> None:
-    os.truncate(folder / "tokens.bin", (folder / "tokens.bin").stat().st_size - 1)
-
-
-def empty(folder: Path) -> None:
-    os.truncate(folder / "tokens.bin", 0)
-
-
-def flip(name: str) -> Callable[[Path], None]:
-    def flip_a_byte(folder: Path) -> None:
-        content = bytearray((folder / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (folder / name).write_bytes(content)
-
-    return flip_a_byte
-
-
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def edit_manifest(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        (folder / "manifest.json").write_text(json.dumps(change(manifest)))
-
-    return edit
-
-
-DAMAGES = {
-    "truncated": truncate,
-    "truncated inside a token": truncate_inside_a_token,
-    "empty": empty,
-    "no tokens": remove("tokens.bin"),
-    "no tokenizer": remove("tokenizer.json"),
-    "no manifest": remove("manifest.json"),
-    "token flipped": flip("tokens.bin"),
-    "tokenizer flipped": flip("tokenizer.json"),
-    "manifest flipped": flip("manifest.json"),
-    "manifest of another version": edit_manifest(lambda manifest: manifest | {"format": 0}),
-    "manifest without an entry": edit_manifest(lambda manifest: {k: manifest[k] for k in list(manifest)[1:]}),
-    "manifest of another cache": edit_manifest(lambda manifest: manifest | {"fingerprint": "0" * 32}),
-    "split moved": edit_manifest(
-        lambda manifest: (
-            manifest
-            | {"train_tokens": manifest["train_tokens"] - 1, "val_tokens": manifest["val_tokens"] + 1}
-        )
-    ),
-    "entropy edited": edit_manifest(lambda manifest: manifest | {"unigram_entropy": 1.0}),
-    "manifest is not an object": edit_manifest(lambda manifest: [manifest]),
-    "manifest cut": lambda folder: os.truncate(folder / "manifest.json", 40),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_cache_is_found_out_and_built_again(
-    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, caplog: pytest.LogCaptureFixture, damage: str
-) -> None:
-    before = files(tokens.path)
-    DAMAGES[damage](tokens.path)
-    assert files(tokens.path) != before
-
-    with caplog.at_level(logging.WARNING):
-        again = prepared(text_folder, tmp_path / "cache")
-
-    assert files(again.path) == before
-    assert again.unigram_entropy == tokens.unigram_entropy
-    assert ("damaged" in caplog.text) == (damage != "no manifest")
-
-
-KILLED_WHILE_WRITING = """
-import os, sys
-from redline.data import token_cache
-from redline.data.corpus import TextFiles
-replace = os.replace
-def kill(source, target):
-    if str(target).endswith(sys.argv[3]):
-        os.kill(os.getpid(), 9)
-    replace(source, target)
-os.replace = kill
-token_cache.prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
-                    cache_dir=sys.argv[2])
-"""
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, stdout=subprocess.PIPE, text=True
-    )
-
-
-@pytest.mark.parametrize("unfinished", ["tokenizer.json", "tokens.bin", "manifest.json"])
-def test_a_build_killed_half_way_is_built_again(
-    text_folder: Path, tmp_path: Path, tokens: TokenCorpus, unfinished: str
-) -> None:
-    cache_dir = tmp_path / "killed"
-    assert start(KILLED_WHILE_WRITING, text_folder, cache_dir, unfinished).wait() == -9
-    (folder,) = cache_dir.iterdir()
-    (leftover,) = folder.glob(f"{unfinished}.*.tmp")
-
-    again = prepared(text_folder, cache_dir)
-
-    leftover.unlink()
-    assert files(again.path) == files(tokens.path)
-
-
-def test_a_build_that_fails_leaves_nothing_half_written(
-    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(token_cache, "_encode", full)
-    with pytest.raises(OSError, match="no space left"):
-        prepared(text_folder, tmp_path / "cache")
-
-    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["tokenizer.json"]
-
-
-PREPARE_AT = """
-import sys, time
-from redline.data.corpus import TextFiles
-from redline.data.token_cache import prepare
-print("ready", flush=True)
-time.sleep(max(0, float(sys.argv[3]) - time.time()))
-tokens = prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
-                 cache_dir=sys.argv[2])
-print(tokens.train.sum(), tokens.val.sum(), tokens.unigram_entropy)
-"""
-
-
-def test_processes_that_build_at_once_end_well_and_alike(
-    text_folder: Path, tmp_path: Path, tokens: TokenCorpus
-) -> None:
-    cache_dir = tmp_path / "shared"
-    at = time.time() + 1.5
-    children = [start(PREPARE_AT, text_folder, cache_dir, at) for _ in range(3)]
-    outputs = [child.communicate()[0] for child in children]
-
-    assert [child.returncode for child in children] == [0, 0, 0]
-    assert set(outputs) == {f"ready\n{tokens.train.sum()} {tokens.val.sum()} {tokens.unigram_entropy}\n"}
-    (folder,) = cache_dir.iterdir()
-    assert files(folder) == files(tokens.path)
 
 
 class Untouchable:

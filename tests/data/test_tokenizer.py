@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
+from data_helpers import words
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_text import words
 from tokenizers import Tokenizer
 
 from redline.data.tokenizer import END_OF_TEXT, check_vocab_size, end_of_text_id, train_tokenizer
@@ -32,7 +32,7 @@ def test_the_end_of_text_is_one_token_of_the_alphabet() -> None:
 
 def test_another_process_with_another_number_of_threads_trains_the_same_tokenizer() -> None:
     code = (
-        "from made_up_text import words; from redline.data.tokenizer import train_tokenizer;"
+        "from data_helpers import words; from redline.data.tokenizer import train_tokenizer;"
         "print(train_tokenizer([words(1, 2000)], 400).to_str())"
     )
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -1,6 +1,7 @@
 """One `-m` command: compose the variants, prepare them, run the coordinator, show the table."""
 
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _JOBS = "redline.training.jobs"
 _VOTES = ("any", "majority", "all")
+_WIDTH = 120  # columns, where the output is no terminal
 
 
 def search(
@@ -40,7 +42,7 @@ def search(
     ladder, choices = split(arguments, config_loader, settings.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
-    pool = Pool(slots, preload=[_JOBS])
+    pool = Pool(slots, preload=["redline.training.warm"])
 
     Path("mlruns").mkdir(exist_ok=True)
     storage = open_storage(settings.storage)
@@ -52,7 +54,7 @@ def search(
     directory.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), directory / "multirun.yaml")
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     with Display(console) as display:
         try:
             started = time.monotonic()

@@ -24,8 +24,8 @@ def open_corpus(cfg: Any) -> TokenCorpus:
         source = hydra.utils.instantiate(data.source, _convert_="all")
     except InstantiationException as error:
         raise UserError(
-            f"data.source: cannot be made ({str(error).splitlines()[0]}); allowed: `_target_`, a class such"
-            " as those in redline.data.corpus, and its arguments"
+            f"data.source: cannot be made ({' '.join(str(error).splitlines())}); allowed: `_target_`, a class"
+            " such as those in redline.data.corpus, and its arguments"
         ) from error
     corpus = prepare(
         source,

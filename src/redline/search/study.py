@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -46,7 +47,9 @@ def open_storage(url: str) -> BaseStorage:
 def _first_opening(url: str) -> AbstractContextManager[Any]:
     """Keeps other processes out: several that open a fresh SQLite file at once crash."""
     file = make_url(url).database if url.startswith("sqlite") else None
-    return FileLock(f"{file}.lock") if file and file != ":memory:" else nullcontext()
+    if file is None or not Path(file).absolute().parent.is_dir():
+        return nullcontext()
+    return FileLock(f"{file}.lock")
 
 
 @dataclass(frozen=True)

@@ -18,25 +18,38 @@ def train_once(cfg: DictConfig) -> Outcome:
     job = HydraConfig.get()
     norm = job.runtime.choices["norm"]
     directory = Path(job.runtime.output_dir)
-    # Where nobody watches, a line every ten seconds is progress enough.
-    bar = tqdm(
-        total=cfg.trainer.max_steps,
-        desc=f"{norm} lr={cfg.lr:g}",
-        unit="step",
-        mininterval=0.2 if sys.stderr.isatty() else 10.0,
-        disable=not cfg.trainer.progress_bar,
-    )
-
-    def report(progress: Progress) -> None:
-        bar.set_postfix_str(f"loss {progress.loss:.3f}", refresh=False)
-        bar.update(progress.step - bar.n)
-
-    with bar:
-        outcome = run(cfg, directory, tags={"norm": norm}, report=report)
+    bar = ProgressBar(f"{norm} lr={cfg.lr:g}", shown=cfg.trainer.progress_bar)
+    outcome = run(cfg, directory, tags={"norm": norm}, report=bar.report)
+    bar.close()
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
         print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
     return outcome
+
+
+class ProgressBar:
+    """Drawn from the first step on, so that a mistake in the configuration stays one line."""
+
+    def __init__(self, label: str, shown: bool) -> None:
+        self.label, self.shown = label, shown
+        self.bar: tqdm | None = None
+
+    def report(self, progress: Progress) -> None:
+        if self.bar is None:
+            # Where nobody watches, a line every ten seconds is progress enough.
+            self.bar = tqdm(
+                total=progress.max_steps,
+                desc=self.label,
+                unit="step",
+                mininterval=0.2 if sys.stderr.isatty() else 10.0,
+                disable=not self.shown,
+            )
+        self.bar.set_postfix_str(f"loss {progress.loss:.3f}", refresh=False)
+        self.bar.update(progress.step - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:

@@ -1,0 +1,51 @@
+PYTHON ?= python3.11
+PY := .venv/bin/python
+# What to add to the command of `make run`, as in: make run ARGS="hydra.sweeper.seeds=3"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format bench ui dashboard clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/installed ## make the environment .venv from pinned versions
+
+.venv/installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; allowed: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "installing into .venv (about two minutes)"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --no-deps -r requirements.lock
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## the demo: search the largest stable LR of four variants on Shakespeare (about 6 minutes on 2 cores)
+	$(PY) src/train.py -m experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
+
+test: setup ## all tests
+	$(PY) -m pytest
+
+lint: setup ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup ## let ruff format and fix what it can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+.venv/bench-installed: .venv/installed bench/requirements.lock
+	$(PY) -m pip install --quiet --no-deps -r bench/requirements.lock
+	@touch $@
+
+bench: .venv/bench-installed ## step speed beside a lean loop, Hugging Face Trainer and litgpt
+	$(PY) bench/train_speed.py
+
+ui: setup ## MLflow's UI on what was tracked
+	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db
+
+dashboard: setup ## Optuna's dashboard on the searches
+	.venv/bin/optuna-dashboard sqlite:///mlruns/optuna.db
+
+clean: ## remove the environment and caches; keeps mlruns/
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
