@@ -76,7 +76,7 @@ class DataConfig:
     path: Any = None  # file, folder, or a list of them
     sequence_length: int = MISSING  # tokens
     batch_size: int = MISSING  # sequences
-    val_fraction: float = MISSING  # share of the tokens, from the corpus' end
+    val_fraction: float = MISSING  # share of the text, from the corpus' end
     val_batches: int = MISSING
     token_type: TokenType = MISSING
     cache_dir: str = MISSING

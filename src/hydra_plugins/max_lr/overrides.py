@@ -32,7 +32,9 @@ def split(
             rungs = _ladder(override, tolerance)
         elif override.is_sweep_override():
             if override.is_interval_sweep():
-                raise UserError(f"{override.input_line}: an interval is for lr; allowed here: a list or a range")
+                raise UserError(
+                    f"{override.input_line}: an interval is for lr; allowed here: a list or a range"
+                )
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in dict.fromkeys(override.sweep_string_iterator())])
         else:
@@ -45,16 +47,20 @@ def varied(arguments: Sequence[str], config_loader: Any) -> list[str]:
     """The keys, other than `lr` and `norm`, that the command line gives several values."""
     parser = OverridesParser.create(config_loader=config_loader)
     overrides = parser.parse_overrides(list(arguments))
-    return [o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in ("lr", "norm")]
+    return [
+        o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in ("lr", "norm")
+    ]
 
 
 def _ladder(override: Override, tolerance: float) -> list[float]:
     value = override.value()
     if isinstance(value, RangeSweep):
-        assert value.start is not None and value.stop is not None
+        assert value.start is not None
+        assert value.stop is not None
         return ladder.from_range(value.start, value.stop, value.step)
     if isinstance(value, IntervalSweep):
-        assert value.start is not None and value.end is not None
+        assert value.start is not None
+        assert value.end is not None
         return ladder.from_interval(value.start, value.end, tolerance)
     if isinstance(value, ChoiceSweep):
         return ladder.from_values(str(item) for item in override.sweep_string_iterator())

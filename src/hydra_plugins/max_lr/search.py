@@ -52,7 +52,8 @@ def search(
         config.search.name = name
     directory = Path(config.hydra.sweep.dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), directory / "multirun.yaml")
+    asked_for = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.save(asked_for, directory / "multirun.yaml")
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     with Display(console) as display:
@@ -163,5 +164,3 @@ def _tidy(
     if uri is not None and (verdicts or killed):
         payload = {"tracking_uri": uri, "verdicts": verdicts, "killed": killed}
         _run_job(pool, "tidy", payload, directory / "tidy.log", display)
-
-

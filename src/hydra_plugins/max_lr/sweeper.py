@@ -26,7 +26,9 @@ class MaxLRSweeperConf:
     patience: float = MISSING
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="max_lr_schema", node=MaxLRSweeperConf, provider="redline")
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="max_lr_schema", node=MaxLRSweeperConf, provider="redline"
+)
 
 
 class MaxLRSweeper(Sweeper):
@@ -36,11 +38,12 @@ class MaxLRSweeper(Sweeper):
         self.settings = MaxLRSweeperConf(**settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
-        self.config = config
+        self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
         # Hydra imports every plugin at every start: what a search needs waits until there is one.
         from hydra_plugins.max_lr.search import search
 
+        assert self.hydra_context is not None
+        assert self.config is not None
         return search(self.settings, self.config, self.hydra_context.config_loader, arguments)

@@ -108,4 +108,6 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 into_residual = name.endswith((".proj", ".fc2"))
-                nn.init.normal_(module.weight, std=std / math.sqrt(2 * len(self.blocks)) if into_residual else std)
+                nn.init.normal_(
+                    module.weight, std=std / math.sqrt(2 * len(self.blocks)) if into_residual else std
+                )

@@ -6,6 +6,7 @@ for anybody.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from redline.search.verdicts import Point, Vote, diverged_votes_needed, rung_verdicts
 
@@ -98,7 +99,7 @@ def _with_spare(
     if set(needed) <= set(running):
         splits = {point.rung for point in running if ends.stable < point.rung < ends.diverged} | {rung}
         cuts = sorted(splits | {ends.stable, ends.diverged})
-        gaps = sorted(zip(cuts, cuts[1:], strict=False), key=lambda gap: gap[0] - gap[1])
+        gaps = sorted(pairwise(cuts), key=lambda gap: gap[0] - gap[1])
         for low, high in gaps:
             between = _middle(low, high, hopeless)
             if between is not None:
@@ -128,8 +129,6 @@ def _missing(
     return unused[: max(1, min(until_diverged, until_stable))]
 
 
-def _lowest_first(
-    point: Point, verdicts: Mapping[Point, str | None], given_up: Collection[Point]
-) -> Point:
+def _lowest_first(point: Point, verdicts: Mapping[Point, str | None], given_up: Collection[Point]) -> Point:
     lowest = Point(0, point.seed)
     return point if lowest in verdicts or lowest in given_up else lowest

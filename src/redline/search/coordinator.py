@@ -5,7 +5,7 @@ Any number of these, on any machines, work on one search through its studies.
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Coordinator:
                 self.display.show(self._view())
 
     def _plan(self, name: str) -> Plan:
-        outcomes, verdicts = self._outcomes(name)
+        _, verdicts = self._outcomes(name)
         settings = self.settings
         return plan(
             verdicts,

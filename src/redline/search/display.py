@@ -39,7 +39,9 @@ class Display:
         self.line_every = line_every  # seconds, where the console is no terminal
         self._started = time.monotonic()
         self._printed = self._started
-        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        self._live = (
+            Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        )
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -81,7 +83,9 @@ def _run_text(run: RunView) -> str:
 
 
 def _tail(view: View) -> str:
-    left = "time left: not known yet" if view.seconds_left is None else f"about {_clock(view.seconds_left)} left"
+    left = (
+        "time left: not known yet" if view.seconds_left is None else f"about {_clock(view.seconds_left)} left"
+    )
     return f"{view.finished} trials done, {left}"
 
 

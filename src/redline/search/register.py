@@ -14,9 +14,7 @@ from redline.search.variant import Variant
 _LONGEST_NAME = 60  # characters of a default name, before its time
 
 
-def choose_name(
-    storage: BaseStorage, asked_name: str | None, asked: str, variants: Sequence[str]
-) -> str:
+def choose_name(storage: BaseStorage, asked_name: str | None, asked: str, variants: Sequence[str]) -> str:
     """The search to work on: the one named, an unfinished one that asks the same, or a new one.
 
     ``asked`` is the command's fingerprint. Raises UserError where the name belongs to another question.

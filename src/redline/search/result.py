@@ -53,7 +53,9 @@ def variant_result(
         "trials": len(outcomes),
         "optimizer_steps": sum(outcome.optimizer_steps for outcome in outcomes.values()),
         "grid_steps": len(ladder) * seeds * max_steps,
-        "stable_above": [ladder[r] for r, diverged in enumerate(known) if diverged is False and r > ends.diverged],
+        "stable_above": [
+            ladder[r] for r, diverged in enumerate(known) if diverged is False and r > ends.diverged
+        ],
         "open": open_lrs,
     }
 

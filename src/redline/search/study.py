@@ -36,7 +36,7 @@ def open_storage(url: str) -> BaseStorage:
         with _first_opening(url):
             return RDBStorage(url, engine_kwargs=options)
     # Whatever the driver raises, from a missing module to a refused connection, it is this URL.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"hydra.sweeper.storage={url}: does not open ({reason}); "

@@ -9,7 +9,9 @@ from rich.table import Table
 
 def result_table(result: Mapping[str, Any], reference: str) -> Table:
     """One row a variant of a `result.json`; ratios are to the variant named ``reference``."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{result['search']}: largest stable learning rate", title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{result['search']}: largest stable learning rate", title_justify="left"
+    )
     table.add_column("variant")
     for heading in ("max stable LR", "first diverged", f"ratio to {reference}", "perplexity"):
         table.add_column(heading, justify="right")

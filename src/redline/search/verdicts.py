@@ -17,9 +17,7 @@ class Point:
     seed: int
 
 
-def reasons(
-    outcomes: Mapping[Point, Outcome], rules: Mapping[str, SearchRule]
-) -> dict[Point, str | None]:
+def reasons(outcomes: Mapping[Point, Outcome], rules: Mapping[str, SearchRule]) -> dict[Point, str | None]:
     """For every outcome the rule it broke, or None where it is stable.
 
     The search's rules can only turn stable into diverged, whatever order outcomes arrive in.

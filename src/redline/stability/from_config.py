@@ -1,14 +1,12 @@
 """The rules that `conf/divergence/` names."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from hydra.utils import instantiate
 
-RuleT = TypeVar("RuleT")
 
-
-def build_rules(specs: Mapping[Any, Any], kind: type[RuleT]) -> dict[str, RuleT]:
+def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
     """Those rules of a configuration that are judged at the moment ``kind`` stands for, by name."""
     rules = {str(name): instantiate(spec) for name, spec in specs.items() if spec is not None}
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}

@@ -3,33 +3,24 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
-from redline.errors import UserError
 from redline.stability import EndRule, OnlineRule, Outcome, build_rules
 from redline.training.allocator import keep_freed_memory
-from redline.training.build import (
-    build_module,
-    build_monitor,
-    device_of,
-    precision_of,
-)
+from redline.training.build import build_module, build_monitor, device_of, precision_of
 from redline.training.check import check
+from redline.training.checkpoints import CHECKPOINT, RunCheckpoint, StepSeed, checkpoint_to_resume
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.trackers import end_run
 from redline.training.watch import Progress, Watch
-
-CHECKPOINT = "last.ckpt"
 
 
 def run(
@@ -52,47 +43,57 @@ def run(
         torch.set_num_threads(cfg.trainer.threads)
     corpus = open_corpus(cfg)
     precision = precision_of(cfg)
-    checkpoint = _checkpoint_to_resume(cfg, directory)
+    checkpoint = checkpoint_to_resume(cfg, directory)
     state = torch.load(checkpoint, weights_only=False, map_location="cpu") if checkpoint else {}
-
-    tags = {**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision}
-    run_name = f"{tags['norm']} lr={cfg.lr:g} seed={cfg.seed}"
     tracker = instantiate(
-        cfg.tracker, experiment_name=experiment, run_name=run_name, tags=tags, run_id=state.get("run_id")
-    )
-    tracker.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    watch = Watch(build_rules(cfg.divergence, OnlineRule), tracker.run_id, report)
-    trainer = L.Trainer(
-        accelerator=device_of(cfg).type.replace("cuda", "gpu"),
-        devices=1,
-        precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
-        max_steps=cfg.trainer.max_steps,
-        max_epochs=-1,
-        logger=tracker,
-        callbacks=[watch, build_monitor(cfg), StepSeed(cfg.seed), _checkpoints(cfg, directory, tracker.run_id)],
-        # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
-        limit_val_batches=cfg.data.val_batches,
-        val_check_interval=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=cfg.trainer.max_steps,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=directory,
-    )
-    module = build_module(cfg)
-    data = TokenData(
-        corpus,
-        sequence_length=cfg.data.sequence_length,
-        batch_size=cfg.data.batch_size,
-        val_batches=cfg.data.val_batches,
-        seed=cfg.seed,
-        max_steps=cfg.trainer.max_steps,
+        cfg.tracker,
+        experiment_name=experiment,
+        run_name=f"{tags['norm']} lr={cfg.lr:g} seed={cfg.seed}",
+        tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
+        run_id=state.get("run_id"),
     )
     try:
+        tracker.log_hyperparams(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+        watch = Watch(build_rules(cfg.divergence, OnlineRule), tracker.run_id, report)
+        trainer = L.Trainer(
+            accelerator=device_of(cfg).type.replace("cuda", "gpu"),
+            devices=1,
+            precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
+            max_steps=cfg.trainer.max_steps,
+            max_epochs=-1,
+            logger=tracker,
+            callbacks=[
+                watch,
+                build_monitor(cfg),
+                StepSeed(cfg.seed),
+                RunCheckpoint(directory, cfg.trainer.checkpoint_every, tracker.run_id),
+            ],
+            # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
+            limit_val_batches=cfg.data.val_batches,
+            val_check_interval=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=cfg.trainer.max_steps,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=directory,
+        )
+        module = build_module(cfg)
+        data = TokenData(
+            corpus,
+            sequence_length=cfg.data.sequence_length,
+            batch_size=cfg.data.batch_size,
+            val_batches=cfg.data.val_batches,
+            seed=cfg.seed,
+            max_steps=cfg.trainer.max_steps,
+        )
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
         if trainer.interrupted:
             raise KeyboardInterrupt
-        outcome = _outcome(cfg, trainer, module, data, watch, tracker.run_id, corpus.unigram_entropy)
+        steps = trainer.global_step
+        metrics: Mapping[str, float] = {}
+        if watch.verdict is None:
+            metrics = trainer.validate(module, data, verbose=False)[0]
+        outcome = _outcome(cfg, watch, steps, metrics, corpus.unigram_entropy)
     except BaseException as error:
         end_run(tracker, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -114,81 +115,33 @@ def run(
 
 def _outcome(
     cfg: DictConfig,
-    trainer: L.Trainer,
-    module: L.LightningModule,
-    data: L.LightningDataModule,
     watch: Watch,
-    run_id: str | None,
+    optimizer_steps: int,
+    metrics: Mapping[str, float],
     unigram_entropy: float,
 ) -> Outcome:
-    reason = watch.verdict.reason if watch.verdict else None
-    step = watch.verdict.step if watch.verdict else watch.steps_seen - 1
-    val_loss = val_perplexity = None
-    steps = trainer.global_step
-    if watch.verdict is None:
-        metrics = trainer.validate(module, data, verbose=False)[0]
-        val_loss, val_perplexity = metrics["val/loss"], metrics["val/perplexity"]
-        broken = [name for name, rule in build_rules(cfg.divergence, EndRule).items() if rule.broken_by(val_loss, unigram_entropy)]
+    val_loss = metrics.get("val/loss")
+    reason, step = (
+        (watch.verdict.reason, watch.verdict.step) if watch.verdict else (None, watch.steps_seen - 1)
+    )
+    if val_loss is not None:
+        rules = build_rules(cfg.divergence, EndRule)
+        broken = [name for name, rule in rules.items() if rule.broken_by(val_loss, unigram_entropy)]
         reason = broken[0] if broken else None
-    spikes = sum(getattr(rule, "spikes", 0) for rule in watch.rules.values())
     return Outcome(
         lr=cfg.lr,
         seed=cfg.seed,
         diverged=reason is not None,
         reason=reason,
         step=step,
-        optimizer_steps=steps,
+        optimizer_steps=optimizer_steps,
         val_loss=val_loss,
-        val_perplexity=val_perplexity,
+        val_perplexity=metrics.get("val/perplexity"),
         initial_loss=watch.initial_loss,
         train_loss=watch.last_loss,
-        spikes=spikes,
-        run_id=run_id,
+        spikes=sum(getattr(rule, "spikes", 0) for rule in watch.rules.values()),
+        run_id=watch.run_id,
     )
-
-
-class StepSeed(Callback):
-    """Makes a step's randomness (dropout) depend on (seed, step) alone, as its batch does."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
-
-
-class _RunIdCheckpoint(ModelCheckpoint):
-    """Also remembers the tracker's run, so that a resumed run goes on in it."""
-
-    def __init__(self, run_id: str | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.run_id = run_id
-
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        checkpoint["run_id"] = self.run_id
-
-
-def _checkpoints(cfg: DictConfig, directory: Path, run_id: str | None) -> ModelCheckpoint:
-    return _RunIdCheckpoint(
-        run_id,
-        dirpath=directory,
-        filename=CHECKPOINT.removesuffix(".ckpt"),
-        every_n_train_steps=cfg.trainer.checkpoint_every,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-
-
-def _checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
-    if cfg.trainer.resume is not None:
-        path = Path(cfg.trainer.resume)
-        if not path.is_file():
-            raise UserError(f"trainer.resume={path}: no such file; allowed: the path of a checkpoint")
-        return path
-    path = directory / CHECKPOINT
-    return path if path.is_file() else None
 
 
 def quieten() -> None:

@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from redline.stability import Outcome
-from redline.training.run import CHECKPOINT, run
+from redline.training.checkpoints import CHECKPOINT
+from redline.training.run import run
 from redline.training.watch import Progress
 
 

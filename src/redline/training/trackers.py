@@ -41,9 +41,7 @@ class BufferedMLFlowLogger(MLFlowLogger):
     """
 
     def __init__(self, *, tracking_uri: str, artifact_location: str, flush_every: int, **kwargs: Any) -> None:
-        super().__init__(
-            tracking_uri=tracking_uri, artifact_location=_as_uri(artifact_location), **kwargs
-        )
+        super().__init__(tracking_uri=tracking_uri, artifact_location=_as_uri(artifact_location), **kwargs)
         self._flush_every = flush_every
         self._buffer: list[Metric] = []
         self._steps_buffered: set[int] = set()

@@ -13,4 +13,6 @@ class Degraded(SearchRule):
 
     def broken_by(self, outcome: Outcome, smaller: list[Outcome]) -> bool:
         losses = [other.val_loss for other in smaller if other.val_loss is not None]
-        return outcome.val_loss is not None and any(outcome.val_loss > loss + self.tolerance for loss in losses)
+        return outcome.val_loss is not None and any(
+            outcome.val_loss > loss + self.tolerance for loss in losses
+        )
