@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
+TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 # What to add to the command of `make run`, as in: make run ARGS="hydra.sweeper.seeds=3"
 ARGS ?=
 
@@ -15,6 +16,8 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; allowed: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "installing into .venv (about two minutes)"
 	$(PYTHON) -m venv .venv
+	@# torch first and with what it needs: a build for GPUs brings its own CUDA packages
+	$(PY) -m pip install --quiet -c requirements.lock torch==$(TORCH)
 	$(PY) -m pip install --quiet --no-deps -r requirements.lock
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
