@@ -28,6 +28,9 @@ def user_errors() -> Iterator[None]:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(_USERS_MISTAKE)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(1)
 
 
 def one_line(error: BaseException) -> str:

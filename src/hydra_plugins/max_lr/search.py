@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def search(
     settings: "MaxLRSweeperConf", config: DictConfig, config_loader: Any, arguments: Sequence[str]
 ) -> dict[str, Any]:
     """Find every variant's edge; gives what `result.json` holds. Raises UserError, KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's farewell is a Ctrl-C
+    # A cluster's farewell is a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _check(settings)
     from_values(settings.ladder)
     ladder, choices = split(arguments, config_loader, settings.ladder, settings.tolerance)
@@ -63,7 +65,8 @@ def search(
                 f"search {name}: {', '.join(variant.name for variant in variants)} on {len(ladder)} rungs "
                 f"from {ladder[0]:g} to {ladder[-1]:g}, {settings.seeds} seed(s), {len(slots)} worker(s)"
             )
-            precision = _prepare(pool, variants, name, directory, display)
+            jobs = _Housekeeping(pool, directory, display)
+            precision = jobs.prepare(variants, name)
             studies = open_studies(storage, name, asked, variants, ladder, settings.seeds, precision)
             pinned = {key: study.study.user_attrs["precision"] for key, study in studies.items()}
             coordinator = Coordinator(
@@ -87,7 +90,7 @@ def search(
                 display,
             )
             entries = coordinator.run()
-            _tidy(pool, coordinator, variants, directory, display)
+            jobs.tidy(coordinator, variants[0].cfg.tracker.get("tracking_uri"))
         except KeyboardInterrupt:
             display.say(f"stopped; the same command, or search.name={name}, goes on")
             raise
@@ -130,37 +133,39 @@ def _compose(
     return variants
 
 
-def _run_job(pool: Pool, job: str, payload: dict[str, Any], log: Path, display: Display) -> dict[str, Any]:
-    """One job on the first slot, waited for."""
-    pool.start(pool.slots[0], f"{_JOBS}:{job}", payload, log)
-    try:
-        while True:
-            for _, message in pool.poll(1.0):
-                if not isinstance(message, Ended):
-                    display.say(message["doing"])
-                elif message.user_error is not None:
-                    raise UserError(message.user_error)
-                elif message.crash is not None:
-                    raise RuntimeError(f"{job} failed ({message.crash}); its log is in {log}")
-                else:
-                    assert message.result is not None
-                    return message.result
-    finally:
-        pool.stop(pool.slots[0])
+@dataclass(frozen=True)
+class _Housekeeping:
+    """Jobs beside the trials, each run on the first slot and waited for."""
 
+    pool: Pool
+    directory: Path
+    display: Display
 
-def _prepare(
-    pool: Pool, variants: Sequence[Variant], name: str, directory: Path, display: Display
-) -> dict[str, str]:
-    payload = {"cfgs": {variant.name: variant.cfg for variant in variants}, "experiment": name}
-    return _run_job(pool, "prepare", payload, directory / "prepare.log", display)["precision"]
+    def prepare(self, variants: Sequence[Variant], experiment: str) -> dict[str, str]:
+        """Find what is wrong with the variants, make tokens and stores; gives each one's precision."""
+        payload = {"cfgs": {variant.name: variant.cfg for variant in variants}, "experiment": experiment}
+        return self._run("prepare", payload)["precision"]
 
+    def tidy(self, coordinator: Coordinator, tracking_uri: str | None) -> None:
+        """Make the tracker agree with the search's verdicts."""
+        verdicts, killed = coordinator.late_verdicts(), coordinator.killed_runs
+        if tracking_uri is not None and (verdicts or killed):
+            self._run("tidy", {"tracking_uri": tracking_uri, "verdicts": verdicts, "killed": killed})
 
-def _tidy(
-    pool: Pool, coordinator: Coordinator, variants: Sequence[Variant], directory: Path, display: Display
-) -> None:
-    uri = variants[0].cfg.tracker.get("tracking_uri")
-    verdicts, killed = coordinator.late_verdicts(), coordinator.killed_runs
-    if uri is not None and (verdicts or killed):
-        payload = {"tracking_uri": uri, "verdicts": verdicts, "killed": killed}
-        _run_job(pool, "tidy", payload, directory / "tidy.log", display)
+    def _run(self, job: str, payload: dict[str, Any]) -> dict[str, Any]:
+        slot, log = self.pool.slots[0], self.directory / f"{job}.log"
+        self.pool.start(slot, f"{_JOBS}:{job}", payload, log)
+        try:
+            while True:
+                for _, message in self.pool.poll(0.5):
+                    if not isinstance(message, Ended):
+                        self.display.say(message["doing"])
+                    elif message.user_error is not None:
+                        raise UserError(message.user_error)
+                    elif message.crash is not None:
+                        raise RuntimeError(f"{job} failed ({message.crash}); its log is in {log}")
+                    else:
+                        assert message.result is not None
+                        return message.result
+        finally:
+            self.pool.stop(slot)

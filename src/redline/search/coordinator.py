@@ -5,17 +5,18 @@ Any number of these, on any machines, work on one search through its studies.
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import open_dict
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from redline.errors import UserError
 from redline.search.bisection import Plan, plan, runs_left
 from redline.search.display import Display, RunView, View
+from redline.search.interrupt import Interrupt
 from redline.search.owner import Owner, Silence, owner_of
 from redline.search.pool import Ended, Pool, Slot
 from redline.search.result import variant_result
@@ -58,6 +59,17 @@ class Running:
     reported: float = 0.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """One study at a moment, and what follows from it."""
+
+    outcomes: Mapping[Point, Outcome]
+    running: Mapping[Point, FrozenTrial]
+    verdicts: Mapping[Point, str | None]
+    given_up: Collection[Point]
+    plan: Plan
+
+
 _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial
 _LOOK_EVERY = 2.0  # seconds between two looks at what other machines did
 
@@ -80,6 +92,7 @@ class Coordinator:
         self.rules = rules
         self.pool = pool
         self.display = display
+        self.interrupt = Interrupt()
         self.running: dict[int, Running] = {}  # by slot
         self.silence = Silence(settings.patience)
         self.killed_runs: list[str] = []
@@ -88,10 +101,11 @@ class Coordinator:
     def run(self) -> dict[str, Any]:
         """Search; gives every variant's entry of `result.json`.
 
-        Raises UserError where a trial meets a mistake of the user's.
+        Raises UserError where a trial meets a mistake of the user's, KeyboardInterrupt for Ctrl-C.
         """
         try:
-            self._loop()
+            with self.interrupt:
+                self._loop()
         finally:
             for slot in self.pool.slots:
                 if not slot.free and slot.index in self.running:
@@ -101,69 +115,76 @@ class Coordinator:
     def late_verdicts(self) -> dict[str, str]:
         """Tracker run -> rule, for runs that ended stable and that the search found diverged."""
         late = {}
-        for name in self.variants:
-            outcomes, verdicts = self._outcomes(name)
-            for point, reason in verdicts.items():
-                run_id = outcomes[point].run_id
-                if reason and not outcomes[point].diverged and run_id:
-                    late[run_id] = reason
+        for look in self._look_at_all().values():
+            for point, reason in look.verdicts.items():
+                outcome = look.outcomes[point]
+                if reason and not outcome.diverged and outcome.run_id:
+                    late[outcome.run_id] = reason
         return late
 
     def _loop(self) -> None:
         while True:
-            self._fail_lost_trials()
-            plans = {name: self._plan(name) for name in self.variants}
+            looks = self._look_at_all()
+            if self._fail_lost_trials(looks):
+                continue
             for slot in self.pool.slots:
-                if slot.free and self._start_next(slot, plans):
-                    plans = {name: self._plan(name) for name in self.variants}
-            if all(its.done for its in plans.values()) and not self.running:
+                if slot.free:
+                    name = self._start_next(slot, looks)
+                    if name is not None:
+                        looks[name] = self._look(name)
+            if all(look.plan.done for look in looks.values()) and not self.running:
                 return
-            looked = time.monotonic()
-            changed = False
-            while not changed and time.monotonic() - looked < _LOOK_EVERY:
-                if not self.running:
-                    time.sleep(_LOOK_EVERY)  # Others are at work on what is left.
-                for slot, message in self.pool.poll(0.5):
-                    changed |= self._hear(slot, message)
-                self._beat()
-                self.display.show(self._view())
+            self._wait(looks)
 
-    def _plan(self, name: str) -> Plan:
-        _, verdicts = self._outcomes(name)
-        settings = self.settings
-        return plan(
+    def _wait(self, looks: Mapping[str, Look]) -> None:
+        """Listen to our trials until one ends, or until it is time to look at what others did."""
+        until = time.monotonic() + _LOOK_EVERY
+        ended = False
+        while not ended and time.monotonic() < until:
+            events = self.pool.poll(0.5)
+            for slot, message in events:
+                ended |= self._hear(slot, message)
+            if not self.running:
+                time.sleep(0.5)  # nobody to listen to: others work on what is left
+            self.interrupt.check()
+            self._beat()
+            self.display.show(self._view(looks))
+
+    def _look_at_all(self) -> dict[str, Look]:
+        return {name: self._look(name) for name in self.variants}
+
+    def _look(self, name: str) -> Look:
+        settings, state = self.settings, self.studies[name].state()
+        verdicts = reasons(state.outcomes, self.rules[name])
+        given_up = {point for point, count in state.crashes.items() if count > settings.retries}
+        next_points = plan(
             verdicts,
-            self.studies[name].running(),
+            state.running,
             rungs=len(settings.ladder),
             seeds=settings.seeds,
             vote=settings.vote,
-            given_up=self._given_up(name),
+            given_up=given_up,
         )
+        return Look(state.outcomes, state.running, verdicts, given_up, next_points)
 
-    def _outcomes(self, name: str) -> tuple[dict[Point, Outcome], dict[Point, str | None]]:
-        outcomes = self.studies[name].outcomes()
-        return outcomes, reasons(outcomes, self.rules[name])
+    def _start_next(self, slot: Slot, looks: Mapping[str, Look]) -> str | None:
+        """Give a free slot the point that is needed most: first of the variant fewest work on.
 
-    def _given_up(self, name: str) -> set[Point]:
-        crashes = self.studies[name].crashes()
-        return {point for point, count in crashes.items() if count > self.settings.retries}
-
-    def _start_next(self, slot: Slot, plans: Mapping[str, Plan]) -> bool:
-        """Give a free slot the point that is needed most: first of the variant fewest work on."""
+        Gives that variant's name, or None where nothing is left for the slot to do.
+        """
         wanted: list[tuple[int, int, str, Point]] = []
-        for name, its in plans.items():
-            at_work = self.studies[name].running()
-            for point in its.needed:
-                if point not in at_work:
-                    wanted.append((0, len(at_work), name, point))
-            if its.spare is not None and its.spare not in at_work:
-                wanted.append((1, len(at_work), name, its.spare))
+        for name, look in looks.items():
+            spare = [look.plan.spare] if look.plan.spare else []
+            for rank, points in enumerate((look.plan.needed, spare)):
+                wanted += [
+                    (rank, len(look.running), name, point) for point in points if point not in look.running
+                ]
         for _, _, name, point in sorted(wanted, key=lambda entry: entry[:2]):
             claim = self.studies[name].claim(point, Owner.here())
             if claim is not None:
                 self._start(slot, self.variants[name], claim)
-                return True
-        return False
+                return name
+        return None
 
     def _start(self, slot: Slot, variant: Variant, claim: Claim) -> None:
         settings = self.settings
@@ -214,7 +235,7 @@ class Coordinator:
             study.fail(run.claim.number, "crash")
             if run.run_id is not None:
                 self.killed_runs.append(run.run_id)
-            tried = study.crashes()[run.claim.point]
+            tried = study.state().crashes[run.claim.point]
             what = "tried again" if tried <= self.settings.retries else "given up"
             self.display.say(f"{run.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
             return True
@@ -226,8 +247,8 @@ class Coordinator:
         name = run.variant.name
         study = self.studies[name]
         self._step_rate = max(1, outcome.optimizer_steps) / (time.monotonic() - run.started)
-        before, _ = self._outcomes(name)
-        verdicts = reasons({**before, run.claim.point: outcome}, self.rules[name])
+        outcomes = {**study.state().outcomes, run.claim.point: outcome}
+        verdicts = reasons(outcomes, self.rules[name])
         reason = verdicts[run.claim.point]
         if not study.finish(run.claim, outcome, reason):
             return
@@ -249,17 +270,21 @@ class Coordinator:
         if run.run_id is not None:
             self.killed_runs.append(run.run_id)
 
-    def _fail_lost_trials(self) -> None:
+    def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
+        """Fail the trials whose owners are gone; True where there were some."""
         ours = {(run.variant.name, run.claim.number) for run in self.running.values()}
-        for name, study in self.studies.items():
-            for trial in study.running().values():
+        found = False
+        for name, look in looks.items():
+            for trial in look.running.values():
                 if (name, trial.number) in ours:
                     continue
                 owner = owner_of(trial.user_attrs)
                 if owner.is_gone() or self.silence.too_long(owner.claim, trial.user_attrs["beat"]):
-                    study.fail(trial.number, "lost")
+                    self.studies[name].fail(trial.number, "lost")
+                    found = True
                     if trial.user_attrs.get("run_id"):
                         self.killed_runs.append(trial.user_attrs["run_id"])
+        return found
 
     def _beat(self) -> None:
         for run in self.running.values():
@@ -268,32 +293,30 @@ class Coordinator:
                 run.beats = due
                 self.studies[run.variant.name].beat(run.claim, due)
 
-    def _view(self) -> View:
+    def _view(self, looks: Mapping[str, Look]) -> View:
         settings = self.settings
         running = [
             RunView(run.label, run.step, run.variant.cfg.trainer.max_steps, run.loss)
             for _, run in sorted(self.running.items())
         ]
-        finished, steps_left = 0, -sum(run.step for run in running)
-        for name, variant in self.variants.items():
-            outcomes, verdicts = self._outcomes(name)
-            finished += len(outcomes)
-            known = rung_verdicts(verdicts, len(settings.ladder), settings.seeds, settings.vote)
+        steps_left = -sum(run.step for run in running)
+        for name, look in looks.items():
+            known = rung_verdicts(look.verdicts, len(settings.ladder), settings.seeds, settings.vote)
             trials = runs_left(known, settings.seeds, settings.vote)
-            steps_left += trials * variant.cfg.trainer.max_steps
+            steps_left += trials * self.variants[name].cfg.trainer.max_steps
         seconds_left = None
         if self._step_rate is not None:
             seconds_left = max(0, steps_left) / (self._step_rate * len(self.pool.slots))
-        return View(running, finished, seconds_left)
+        return View(running, sum(len(look.outcomes) for look in looks.values()), seconds_left)
 
     def _result(self, name: str) -> dict[str, Any]:
-        outcomes, verdicts = self._outcomes(name)
+        look, settings = self._look(name), self.settings
         return variant_result(
-            outcomes,
-            verdicts,
-            self.settings.ladder,
-            seeds=self.settings.seeds,
-            vote=self.settings.vote,
+            look.outcomes,
+            look.verdicts,
+            settings.ladder,
+            seeds=settings.seeds,
+            vote=settings.vote,
             max_steps=self.variants[name].cfg.trainer.max_steps,
-            given_up=self._given_up(name),
+            given_up=look.given_up,
         )

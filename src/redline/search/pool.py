@@ -63,9 +63,10 @@ class Pool:
         assert slot.free
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = self._context.Pipe(duplex=False)
-        slot.process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
-        slot.process.start()
+        process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
+        process.start()
         theirs.close()
+        slot.process = process
         slot.pipe = ours
 
     def poll(self, timeout: float) -> list[tuple[Slot, dict[str, Any] | Ended]]:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -61,6 +62,15 @@ class Claim:
     point: Point
 
 
+@dataclass(frozen=True)
+class State:
+    """A study's trials, by point. An interrupted or lost trial did not crash, and is not here."""
+
+    outcomes: dict[Point, Outcome]
+    running: dict[Point, FrozenTrial]
+    crashes: Counter[Point]
+
+
 class VariantStudy:
     """The trials of one variant. A point is claimed by creating a running trial for it."""
 
@@ -92,24 +102,18 @@ class VariantStudy:
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def outcomes(self) -> dict[Point, Outcome]:
-        """Every finished run; of a point that was finished twice, the first."""
-        found: dict[Point, Outcome] = {}
+    def state(self) -> "State":
+        """What the storage holds at this moment; of a point that was finished twice, the first counts."""
+        state = State({}, {}, Counter())
         for trial in self.trials():
+            point = self.point_of(trial)
             if trial.state == TrialState.COMPLETE:
-                found.setdefault(self.point_of(trial), Outcome(**trial.user_attrs["outcome"]))
-        return found
-
-    def running(self) -> dict[Point, FrozenTrial]:
-        return {self.point_of(trial): trial for trial in self.trials() if trial.state == TrialState.RUNNING}
-
-    def crashes(self) -> dict[Point, int]:
-        """How often each point's run crashed; an interrupted or lost one did not."""
-        counts: dict[Point, int] = {}
-        for trial in self.trials():
-            if trial.state == TrialState.FAIL and trial.user_attrs.get("failure") == "crash":
-                counts[self.point_of(trial)] = counts.get(self.point_of(trial), 0) + 1
-        return counts
+                state.outcomes.setdefault(point, Outcome(**trial.user_attrs["outcome"]))
+            elif trial.state == TrialState.RUNNING:
+                state.running[point] = trial
+            elif trial.user_attrs.get("failure") == "crash":
+                state.crashes[point] += 1
+        return state
 
     def claim(self, point: Point, owner: Owner) -> Claim | None:
         """Take a point, or None where somebody else was quicker.

@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from redline.data import open_corpus
@@ -95,7 +96,8 @@ def run(
             metrics = trainer.validate(module, data, verbose=False)[0]
         outcome = _outcome(cfg, watch, steps, metrics, corpus.unigram_entropy)
     except BaseException as error:
-        end_run(tracker, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
+        end_run(tracker, "KILLED" if ended_from_outside else "FAILED")
         raise
     if cfg.trainer.keep_checkpoint:
         trainer.save_checkpoint(directory / CHECKPOINT)

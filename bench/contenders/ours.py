@@ -1,0 +1,33 @@
+"""The product's own run: Hydra composes it, Lightning trains it; tracker, taps, rules at their defaults."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from _harness import ROOT, Cell, Pace
+
+
+def train(cell: Cell, pace: Pace, tracker: str = "mlflow") -> None:
+    """``tracker`` names a file of conf/tracker/; the time in its calls is the turn's ``inside``."""
+    from redline.config import register
+    from redline.training import trackers
+    from redline.training.run import run
+
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose(
+            "train",
+            [
+                "norm=baseline",
+                f"model={cell.model}",
+                f"tracker={tracker}",
+                f"trainer.precision={cell.precision}",
+                "trainer.allow_emulated_bf16=true",
+                # Longer than any bench, and gentle enough that no rule ends it.
+                "trainer.max_steps=1000000",
+                "lr=0.003",
+            ],
+        )
+    logger = trackers.BufferedMLFlowLogger
+    logger.log_metrics = pace.timed(logger.log_metrics)
+    run(cfg, Path.cwd() / "run", tags={"norm": "baseline"}, report=lambda progress: pace.step_done())

@@ -1,0 +1,101 @@
+"""Outcomes made by hand, and a search without processes: workers that finish in any order."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from redline.search.bisection import plan
+from redline.search.verdicts import Point, Vote, reasons
+from redline.stability import Degraded, Outcome, SearchRule
+
+DEGRADED = {"degraded": Degraded(tolerance=0.25)}
+
+
+def outcome(
+    lr: float = 0.1, seed: int = 0, *, reason: str | None = None, val_loss: float | None = 4.0, steps: int = 10
+) -> Outcome:
+    return Outcome(
+        lr=lr,
+        seed=seed,
+        diverged=reason is not None,
+        reason=reason,
+        step=steps - 1,
+        optimizer_steps=steps,
+        val_loss=val_loss,
+        val_perplexity=None if val_loss is None else math.exp(val_loss),
+        initial_loss=6.0,
+        train_loss=4.0,
+    )
+
+
+def monotone(edges: list[int], rungs: int) -> dict[Point, Outcome]:
+    """Every point of a grid: seed s diverges from rung ``edges[s]`` on."""
+    return {
+        Point(rung, seed): outcome(lr=rung + 1.0, seed=seed, reason="blow_up" if rung >= edge else None)
+        for seed, edge in enumerate(edges)
+        for rung in range(rungs)
+    }
+
+
+@dataclass
+class Searched:
+    """What a simulated search did."""
+
+    outcomes: dict[Point, Outcome] = field(default_factory=dict)
+    given_up: set[Point] = field(default_factory=set)
+    asked: list[Point] = field(default_factory=list)
+    diverged_by_then: list[set[Point]] = field(default_factory=list)  # after every arrival
+
+
+def simulate(
+    grid: Mapping[Point, Outcome | None],
+    *,
+    rungs: int,
+    seeds: int,
+    vote: Vote,
+    workers: int = 1,
+    spares: bool = True,
+    choose: Callable[[int], int] = lambda count: 0,
+    rules: Mapping[str, SearchRule] = DEGRADED,
+) -> Searched:
+    """Run a search whose runs end as ``grid`` says (None: they crash too often), with ``workers`` at once.
+
+    ``choose(count)`` says which of the runs now under way ends next. Asserts that no point is asked for
+    twice and that the search never waits for nobody.
+    """
+    done, running = Searched(), []
+    while True:
+        verdicts = reasons(done.outcomes, rules)
+        done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
+
+        def now() -> tuple[Point, ...]:
+            its = plan(
+                verdicts, running, rungs=rungs, seeds=seeds, vote=vote, given_up=done.given_up  # noqa: B023
+            )
+            assert its.done == (not its.needed and its.spare is None)
+            spare = (its.spare,) if spares and its.spare is not None else ()
+            for point in its.needed + spare:
+                assert 0 <= point.rung < rungs
+                assert 0 <= point.seed < seeds
+                assert point not in verdicts, f"{point} is finished"
+                assert point not in done.given_up, f"{point} is given up"
+            for point in spare:
+                assert point not in running, f"{point} is running"
+            return its.needed + spare
+
+        while len(running) < workers:
+            free = [point for point in now() if point not in running]
+            if not free:
+                break
+            assert free[0] not in done.asked, f"{free[0]} was asked for before"
+            done.asked.append(free[0])
+            running.append(free[0])
+        if not running:
+            assert not now(), "runs are needed, and nobody runs them"
+            return done
+        point = running.pop(choose(len(running)))
+        found = grid[point]
+        if found is None:
+            done.given_up.add(point)
+        else:
+            done.outcomes[point] = found

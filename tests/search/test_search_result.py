@@ -1,0 +1,225 @@
+"""`result.json` and the table: edges, censoring, ladders that are not monotone, runs left open."""
+
+import io
+import json
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from search_helpers import DEGRADED, outcome
+
+from redline.search.result import variant_result, write_result
+from redline.search.table import result_table
+from redline.search.verdicts import Point, reasons
+from redline.stability import Outcome
+
+LADDER = [0.1, 0.2, 0.4, 0.8]
+FIXED_KEYS = {
+    "max_stable_lr",
+    "first_diverged_lr",
+    "censored",
+    "first_diverged_reason",
+    "val_loss",
+    "val_perplexity",
+    "best_lr",
+    "best_val_loss",
+    "trials",
+    "optimizer_steps",
+    "grid_steps",
+}
+
+
+def runs(ends: str, first_loss: float = 4.0) -> dict[Point, Outcome]:
+    """One seed's runs, a letter a rung: (s)table, (d)iverged, (-) not run. Losses fall by 0.1 a rung."""
+    return {
+        Point(rung, 0): outcome(lr=LADDER[rung], reason="blow_up", val_loss=None, steps=5)
+        if end == "d"
+        else outcome(lr=LADDER[rung], val_loss=first_loss - 0.1 * rung)
+        for rung, end in enumerate(ends)
+        if end != "-"
+    }
+
+
+def entry(outcomes: dict[Point, Outcome], seeds: int = 1, given_up: set[Point] = frozenset()) -> dict[str, Any]:
+    return variant_result(
+        outcomes,
+        reasons(outcomes, DEGRADED),
+        LADDER,
+        seeds=seeds,
+        vote="majority",
+        max_steps=10,
+        given_up=given_up,
+    )
+
+
+def shown(**variants: dict[str, Any]) -> str:
+    """The table as text."""
+    console = Console(file=io.StringIO(), width=160)
+    result = {"search": "s", "ladder": LADDER, "seeds": 1, "variants": variants}
+    console.print(result_table(result, reference="qk"))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def row(text: str, name: str) -> str:
+    return next(line for line in text.splitlines() if line.split()[:1] == [name])
+
+
+def test_an_edge_gives_every_fixed_key() -> None:
+    its = entry(runs("s-sd"))
+    assert set(its) >= FIXED_KEYS
+    assert {key: its[key] for key in ("max_stable_lr", "first_diverged_lr", "censored")} == {
+        "max_stable_lr": 0.4,
+        "first_diverged_lr": 0.8,
+        "censored": None,
+    }
+    assert its["first_diverged_reason"] == "blow_up"
+    assert its["val_loss"] == pytest.approx(3.8)
+    assert its["val_perplexity"] == pytest.approx(math.exp(3.8))
+    assert (its["best_lr"], its["best_val_loss"]) == (0.4, pytest.approx(3.8))
+    assert (its["trials"], its["optimizer_steps"], its["grid_steps"]) == (3, 25, 40)
+
+
+def test_perplexity_is_of_the_mean_loss_over_seeds() -> None:
+    both = {Point(0, seed): outcome(seed=seed, val_loss=3.0 + seed) for seed in (0, 1)}
+    both |= {Point(1, seed): outcome(seed=seed, reason="blow_up", val_loss=None) for seed in (0, 1)}
+    its = entry(both, seeds=2)
+    assert its["val_loss"] == pytest.approx(3.5)
+    assert its["val_perplexity"] == pytest.approx(math.exp(3.5))
+    assert its["grid_steps"] == 80
+
+
+def test_a_late_rule_five_verdict_is_the_edge_and_names_its_reason() -> None:
+    outcomes = {
+        Point(rung, 0): outcome(lr=LADDER[rung], val_loss=loss)
+        for rung, loss in enumerate([4.0, 4.0, 4.3, 4.4])
+    }
+    its = entry(outcomes)
+    assert (its["max_stable_lr"], its["first_diverged_lr"]) == (0.2, 0.4)
+    assert its["first_diverged_reason"] == "degraded"
+
+
+def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:
+    outcomes = {Point(0, 0): outcome(val_loss=4.0), Point(1, 0): outcome(val_loss=4.2)}
+    outcomes[Point(2, 0)] = outcome(val_loss=math.nan, reason="no_learning")
+    outcomes[Point(3, 0)] = outcome(val_loss=math.inf, reason="no_learning")
+    its = entry(outcomes)
+    assert (its["max_stable_lr"], its["best_lr"], its["best_val_loss"]) == (0.2, 0.1, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "censored", "said"),
+    [
+        ("ssss", "above", ["≥ 0.8, censored", "no LR of the ladder diverged; the edge lies higher"]),
+        ("s--s", "above", ["≥ 0.8, censored"]),
+        ("d---", "below", ["< 0.1, censored", "the smallest LR of the ladder diverged; the edge lies lower"]),
+    ],
+)
+def test_a_censored_edge_is_no_number_and_the_table_says_so(ends: str, censored: str, said: list[str]) -> None:
+    its = entry(runs(ends))
+    assert its["max_stable_lr"] is None
+    assert its["censored"] == censored
+    assert (its["first_diverged_lr"] is None) == (censored == "above")
+    assert (its["val_loss"], its["val_perplexity"]) == (None, None)
+    text = shown(qk=its)
+    for words in said:
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("ends", "edge", "above"),
+    [("sdsd", 0.1, [0.4]), ("sdss", 0.1, [0.4, 0.8]), ("ssds", 0.2, [0.8]), ("dsss", None, [0.2, 0.4, 0.8])],
+)
+def test_stable_above_a_divergence_changes_no_edge_and_is_marked(
+    ends: str, edge: float | None, above: list[float]
+) -> None:
+    its = entry(runs(ends))
+    assert its["max_stable_lr"] == edge
+    assert its["stable_above"] == above
+    text = shown(qk=its)
+    assert "not monotone, stable again at " + ", ".join(f"{lr:g}" for lr in above) in text
+    if edge is not None:
+        assert f"{edge:g}*" in row(text, "qk")
+
+
+def test_a_monotone_row_is_not_marked() -> None:
+    text = shown(qk=entry(runs("ssdd")))
+    assert "*" not in text
+    assert "monotone" not in text
+
+
+def test_the_table_compares_edges_with_the_reference() -> None:
+    text = shown(baseline=entry(runs("sddd")), qk=entry(runs("ssdd")), qkv=entry(runs("ssss")))
+    assert row(text, "baseline").split()[:4] == ["baseline", "0.1", "0.2", "0.50"]
+    assert "1.00" in row(text, "qk")
+    assert "blow_up" in row(text, "qk")
+    assert "–" in row(text, "qkv")  # a censored edge has no ratio
+
+
+def test_the_table_does_without_its_reference() -> None:
+    assert "–" in row(shown(baseline=entry(runs("sddd"))), "baseline")
+
+
+def test_an_undecided_rung_leaves_the_edge_open_and_named() -> None:
+    its = entry(runs("s-dd"), given_up={Point(1, 0)})
+    assert (its["max_stable_lr"], its["first_diverged_lr"], its["open"]) == (None, 0.4, [0.2])
+    text = shown(qk=its)
+    assert "open" in row(text, "qk")
+    assert "runs at 0.2 crashed too often and were left open" in text
+
+
+def test_a_rung_left_open_outside_the_bracket_changes_nothing() -> None:
+    its = entry(runs("ssd-"), given_up={Point(3, 0)})
+    assert (its["max_stable_lr"], its["open"]) == (0.2, [])
+
+
+@pytest.mark.parametrize(("ends", "left"), [("sss-", {3}), ("s---", {1, 2, 3}), ("----", {0, 1, 2, 3})])
+def test_a_rung_that_only_crashed_is_never_claimed_as_stable(ends: str, left: set[int]) -> None:
+    """A top rung that crashed is no evidence that the edge lies above it."""
+    its = entry(runs(ends), given_up={Point(rung, 0) for rung in left})
+    assert its["max_stable_lr"] is None
+    assert its["open"] == [LADDER[rung] for rung in sorted(left)]
+    text = shown(qk=its)
+    assert "left open" in text
+    assert its["censored"] != "above"
+    assert "≥ 0.8" not in text
+
+
+def test_a_divergence_above_a_lowest_rung_that_only_crashed_is_not_censored() -> None:
+    its = entry(runs("-ddd"), given_up={Point(0, 0)})
+    assert (its["max_stable_lr"], its["first_diverged_lr"], its["open"]) == (None, 0.2, [0.1])
+    shown(qk=its)
+
+
+def test_a_reader_never_sees_half_a_result(tmp_path: Path) -> None:
+    """A reader loops while versions of very different lengths replace each other."""
+    path, stop, seen = tmp_path / "result.json", threading.Event(), set()
+    write_result(path, {"n": 0, "pad": ""})
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.add(json.loads(path.read_text())["n"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(1, 200):
+        write_result(path, {"n": n, "pad": "x" * (n % 3) * 100_000})
+    stop.set()
+    reader.join()
+    assert len(seen) > 1
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_write_that_is_cut_short_keeps_the_old_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    write_result(path, {"n": 1})
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+    with pytest.raises(OSError, match="killed here"):
+        write_result(path, {"n": 2})
+    assert json.loads(path.read_text()) == {"n": 1}
