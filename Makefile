@@ -37,12 +37,14 @@ format: setup ## let ruff format and fix what it can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-.venv/bench-installed: .venv/installed bench/requirements.lock
-	$(PY) -m pip install --quiet --no-deps -r bench/requirements.lock
+.venv/bench/installed: .venv/installed bench/requirements.lock
+	$(PY) -m pip install --quiet --no-deps --target .venv/bench -r bench/requirements.lock
 	@touch $@
 
-bench: .venv/bench-installed ## step speed beside a lean loop, Hugging Face Trainer and litgpt
+bench: .venv/bench/installed ## step speed, logging cost and attention paths; the speed beside a lean loop and two peers
 	$(PY) bench/train_speed.py
+	$(PY) bench/logging_cost.py
+	$(PY) bench/attention_paths.py
 
 ui: setup ## MLflow's UI on what was tracked
 	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db

@@ -106,7 +106,7 @@ class TrainerConfig:
 
 @dataclass
 class SearchConfig:
-    name: str | None = MISSING
+    name: str = MISSING
 
 
 @dataclass

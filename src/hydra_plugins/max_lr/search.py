@@ -16,7 +16,6 @@ from hydra_plugins.max_lr.overrides import split, varied
 from redline.errors import UserError
 from redline.search.coordinator import Coordinator, Settings
 from redline.search.display import Display
-from redline.search.ladder import from_values
 from redline.search.pool import Ended, Pool, make_slots
 from redline.search.register import choose_name, open_studies
 from redline.search.result import write_result
@@ -37,10 +36,10 @@ def search(
     settings: "MaxLRSweeperConf", config: DictConfig, config_loader: Any, arguments: Sequence[str]
 ) -> dict[str, Any]:
     """Find every variant's edge; gives what `result.json` holds. Raises UserError, KeyboardInterrupt."""
-    # A cluster's farewell is a Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     _check(settings)
-    from_values(settings.ladder)
     ladder, choices = split(arguments, config_loader, settings.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
@@ -49,7 +48,8 @@ def search(
     Path("mlruns").mkdir(exist_ok=True)
     storage = open_storage(settings.storage)
     asked = fingerprint(variants, ladder, {"seeds": settings.seeds, "vote": settings.vote})
-    name = choose_name(storage, config.search.name, asked, [variant.name for variant in variants])
+    given = None if OmegaConf.is_missing(config.search, "name") else config.search.name
+    name = choose_name(storage, given, asked, [variant.name for variant in variants])
     with open_dict(config):
         config.search.name = name
     directory = Path(config.hydra.sweep.dir).absolute()
@@ -102,6 +102,8 @@ def search(
     console.print(result_table(result, settings.reference))
     console.print(f"result: {directory / 'result.json'}", soft_wrap=True)
     console.print("curves: make ui (MLflow), trials: make dashboard (Optuna)", soft_wrap=True)
+    if any(entry["open"] for entry in entries.values()):
+        raise SystemExit(1)  # the search has ended, but not with every answer
     return result
 
 

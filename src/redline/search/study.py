@@ -1,10 +1,9 @@
 """One variant's Optuna study: the search's only state, shared by every worker on every machine."""
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import make_url
 
 from redline.errors import UserError
@@ -145,14 +145,17 @@ class VariantStudy:
 
     def beat(self, claim: Claim, beats: int) -> None:
         """Show that a claim's owner is alive."""
-        self.storage.set_trial_user_attr(claim.trial_id, "beat", beats)
+        self.note(claim, "beat", beats)
 
     def report(self, claim: Claim, step: int, loss: float) -> None:
         """An intermediate training loss, in nats."""
-        Trial(self.study, claim.trial_id).report(loss, step)
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_intermediate_value(claim.trial_id, step, loss)
 
     def note(self, claim: Claim, key: str, value: Any) -> None:
-        self.storage.set_trial_user_attr(claim.trial_id, key, value)
+        """A user attribute; nothing where the trial was taken from us meanwhile, which `finish` tells."""
+        with suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_user_attr(claim.trial_id, key, value)
 
     def finish(self, claim: Claim, outcome: Outcome, reason: str | None) -> bool:
         """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
@@ -170,7 +173,7 @@ class VariantStudy:
                 self.storage.set_trial_user_attr(claim.trial_id, key, value)
             self.storage.set_trial_system_attr(claim.trial_id, _CONSTRAINTS, [1.0 if reason else -1.0])
             self.study.tell(claim.number, 0.0 if reason else outcome.lr)
-        except optuna.exceptions.UpdateFinishedTrialError:
+        except UpdateFinishedTrialError:
             return False
         except ValueError:
             if self.trials()[claim.number].state.is_finished():
@@ -181,17 +184,15 @@ class VariantStudy:
     def fail(self, number: int, failure: str) -> None:
         """End a running trial without an outcome: ``crash``, ``interrupted``, ``lost`` or ``rival``."""
         trial = self.trials()[number]
-        try:
+        with suppress(UpdateFinishedTrialError):  # somebody else ended it: all we wanted
             self.storage.set_trial_user_attr(trial._trial_id, "failure", failure)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            pass  # Somebody else ended it: all we wanted.
 
     def set_late_verdicts(self, verdicts: Mapping[int, str]) -> None:
         """Verdicts that rule 5 changed after their trial had finished; Optuna closes finished trials."""
         text = {str(number): reason for number, reason in verdicts.items()}
         if self.study.user_attrs.get("late_verdicts", {}) != text:
-            self.study.set_user_attr("late_verdicts", json.loads(json.dumps(text)))
+            self.study.set_user_attr("late_verdicts", text)
 
     def point_of(self, trial: FrozenTrial) -> Point:
         return Point(self.ladder.index(trial.params["lr"]), trial.params["seed"] - self.first_seed)

@@ -1,0 +1,128 @@
+"""A mistake of the user's: status 2, one line on stderr that names the key and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from command_helpers import Answer, train
+from conftest import Ask
+
+SMALL = ["experiment=smoke", "trainer.max_steps=3", "trainer.accelerator=cpu"]
+NO_BF16 = "import torch; torch.cpu.get_capabilities = lambda: {'avx2': True}"
+
+
+def is_refused(answer: Answer, *said: str, cwd: Path) -> None:
+    assert answer.status == 2, answer
+    assert answer.stderr.startswith("error: ")
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    assert answer.stderr.endswith("\n")
+    for words in said:
+        assert words in answer.stderr
+    assert "Traceback" not in answer.stdout
+    # Nothing was trained.
+    assert "step" not in answer.stdout
+    assert not list(cwd.rglob("*.ckpt"))
+    assert not list(cwd.rglob("trials"))
+    assert not (cwd / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["norm=qkw"], ["norm=qkw", "allowed: baseline, layer_scale, qk, qk_cap", "did you mean qk"]),
+        (["data=wikipedia"], ["data=wikipedia", "allowed: ", "shakespeare, text"]),
+        (["experiment=big"], ["experiment=big", "allowed: demo, smoke"]),
+        (["lr=-1"], ["lr=-1", "above 0"]),
+        (["lr=0"], ["lr=0", "above 0"]),
+        (["lr=abc"], ["lr", "abc"]),
+        (["lr=nan"], ["lr=nan", "above 0"]),
+        (["lr=inf"], ["lr=inf", "allowed"]),
+        (["seed=-1"], ["seed=-1", "0 or more"]),
+        (["modle.width=3"], ["modle", "did you mean model?"]),
+        (["model.widht=3"], ["model.widht", "did you mean width?"]),
+        (["+model.hidden=3"], ["model.hidden", "allowed"]),
+        (["model.width=65"], ["model.width=65", "allowed"]),
+        (["model.width=0"], ["model.width=0", "1 or more"]),
+        (["model.num_heads=3"], ["model.", "allowed"]),
+        (["model.num_heads=0"], ["model.num_heads=0", "1 or more"]),
+        (["model.num_layers=two"], ["model.num_layers", "two"]),
+        (["model.dropout=1"], ["model.dropout=1", "from 0 to below 1"]),
+        (["model.vocab_size=70000"], ["model.vocab_size=70000", "uint32"]),
+        (["model.vocab_size=100"], ["model.vocab_size=100", "allowed"]),
+        (["model.positions=sinus"], ["model.positions", "sinus", "rope"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps=0", "1 or more"]),
+        (["trainer.precision=fp8"], ["trainer.precision", "fp8", "fp32"]),
+        (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu", "allowed: auto, cpu, gpu"]),
+        (["trainer.resume=gone.ckpt"], ["trainer.resume=gone.ckpt", "allowed"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "1 or more"]),
+        (["data.sequence_length=100000"], ["data.", "allowed"]),
+        (["data=text"], ["data.path=null", "allowed"]),
+        (["data=text", "data.path=no/such.txt"], ["data.path=no/such.txt", "no such file"]),
+        (["data=text", "data.path=tiny.txt"], ["data.", "allowed"]),
+        (["data=text", "data.path=empty.txt"], ["data.", "allowed"]),
+        (["tracker=wandb"], ["tracker=wandb", "allowed: mlflow, none"]),
+        (["lr=0.1", "lr=("], ["lr"]),
+        (["norm=qk,qkv"], ["norm", "-m"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_a_run_that_cannot_work_is_refused(ask: Ask, tmp_path: Path, words: list[str], said: list[str]) -> None:
+    (tmp_path / "tiny.txt").write_text("Too short to fill a batch. " * 20)
+    (tmp_path / "empty.txt").write_text("")
+    is_refused(ask(*SMALL, *words, cwd=tmp_path), *said, cwd=tmp_path)
+
+
+def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> None:
+    answer = ask(*SMALL, "trainer.precision=bf16", cwd=tmp_path, before=NO_BF16)
+    is_refused(answer, "trainer.precision=bf16", "no bf16 instructions", "fp32, auto", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["norm=qk,qkw"], ["norm=qkw", "allowed: baseline"]),
+        (["norm=glob(zz*)"], ["norm=", "allowed"]),
+        (["lr=0,0.1"], ["lr=0", "above 0"]),
+        (["lr=-1,0.1"], ["lr=-1", "above 0"]),
+        (["lr=0.1"], ["lr=0.1", "one value is no ladder", "list, a range or an interval"]),
+        (["lr=range(0.001,0.08)"], ["lr=range(0.001,0.08", "default is 1"]),
+        (["lr=abc,0.1"], ["lr=abc", "numbers above 0"]),
+        (["modle.width=3"], ["modle", "did you mean model?"]),
+        (["model.widht=3,4"], ["model.widht", "did you mean width?"]),
+        (["hydra.sweeper.wrokers=1"], ["hydra.sweeper.wrokers", "did you mean workers?"]),
+        (["hydra.sweeper.workers=0"], ["hydra.sweeper.workers=0", "1 or more"]),
+        (["hydra.sweeper.workers=many"], ["workers", "many"]),
+        (["hydra.sweeper.seeds=0"], ["hydra.sweeper.seeds=0", "1 or more"]),
+        (["hydra.sweeper.vote=most"], ["hydra.sweeper.vote=most", "any, majority, all"]),
+        (["hydra.sweeper.retries=-1"], ["hydra.sweeper.retries=-1", "0 or more"]),
+        (["hydra.sweeper.storage=nonsense"], ["hydra.sweeper.storage=nonsense", "sqlite:///PATH"]),
+        (["hydra.sweeper.storage=sqlite:////proc/no/db"], ["hydra.sweeper.storage=sqlite:////proc/no/db"]),
+        (["hydra.sweeper.storage=postgresql://u:p@127.0.0.1:1/d"], ["hydra.sweeper.storage=postgresql://"]),
+        (["search.name=a/b"], ["search.name=a/b", "without /"]),
+        (["hydra/sweeper=grid"], ["hydra/sweeper=grid", "max_lr"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
+)
+def test_a_search_that_cannot_work_is_refused(
+    ask: Ask, tmp_path: Path, words: list[str], said: list[str]
+) -> None:
+    is_refused(ask("-m", *SMALL, "norm=qk", *words, cwd=tmp_path), *said, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.width=32,33"], ["model.width=33", "allowed"]),
+        (["data=text", "data.path=no/such.txt"], ["data.path=no/such.txt", "no such file"]),
+    ],
+    ids=["width", "path"],
+)
+def test_what_only_a_variant_shows_is_refused_before_anything_trains(
+    ask: Ask, tmp_path: Path, words: list[str], said: list[str]
+) -> None:
+    """The second of two variants is the wrong one: the first must not have been trained."""
+    is_refused(ask("-m", *SMALL, "norm=qk", *words, cwd=tmp_path), *said, cwd=tmp_path)
+
+
+def test_a_real_process_answers_the_same(tmp_path: Path) -> None:
+    """The rest of this file asks a warm fork; this is what a shell sees."""
+    is_refused(train(*SMALL, "lr=-1", cwd=tmp_path), "lr=-1", "above 0", cwd=tmp_path)

@@ -1,0 +1,213 @@
+"""A whole search from the command line: what it prints, writes, tracks, and how it goes on."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from command_helpers import Started, result, studies, train, trials
+from conftest import Finished
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+KEYS = {
+    "max_stable_lr",
+    "first_diverged_lr",
+    "censored",
+    "first_diverged_reason",
+    "val_loss",
+    "val_perplexity",
+    "best_lr",
+    "best_val_loss",
+    "trials",
+    "optimizer_steps",
+    "grid_steps",
+}
+
+
+def tracked(cwd: Path, search: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{cwd / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(search)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_prints_a_table_and_exits_with_0(finished: Finished) -> None:
+    answer = finished.answer
+    assert (answer.status, answer.stderr) == (0, "")
+    table = answer.stdout.split("largest stable learning rate")[1]
+    for words in ("max stable LR", "ratio to qk", "rule that broke", "perplexity"):
+        assert words in table
+    found = result(finished.cwd, answer.name)
+    for name, entry in found["variants"].items():
+        row = next(line for line in table.splitlines() if line.split()[:1] == [name])
+        assert f"{entry['max_stable_lr']:g}" in row
+        assert f"{entry['val_perplexity']:.2f}" in row
+        assert entry["first_diverged_reason"] in row
+    assert str(finished.cwd / "mlruns" / "searches" / answer.name / "result.json") in answer.stdout
+
+
+def test_writes_the_result_that_scripts_rely_on(finished: Finished) -> None:
+    found = result(finished.cwd, finished.answer.name)
+    assert found["search"] == finished.answer.name
+    assert found["ladder"] == [0.01, 0.1, 1.0, 10.0]
+    assert found["seeds"] == 1
+    assert list(found["variants"]) == ["baseline", "qk"]
+    for entry in found["variants"].values():
+        assert set(entry) >= KEYS
+        assert entry["max_stable_lr"] in found["ladder"]
+        assert entry["first_diverged_lr"] in found["ladder"]
+        assert entry["censored"] is None
+        assert entry["trials"] <= 4
+        assert 0 < entry["optimizer_steps"] <= entry["grid_steps"] == 4 * 60
+        assert 0 < entry["best_val_loss"] <= entry["val_loss"] < 7
+
+
+def test_the_studies_agree_with_the_result(finished: Finished) -> None:
+    found = result(finished.cwd, finished.answer.name)
+    its_studies = studies(finished.cwd, finished.answer.name)
+    assert set(its_studies) == set(found["variants"])
+    for name, study in its_studies.items():
+        entry = found["variants"][name]
+        assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * entry["trials"]
+        late = study.user_attrs.get("late_verdicts", {})
+        stable = [
+            trial.params["lr"]
+            for trial in study.trials
+            if trial.value and str(trial.number) not in late and trial.params["lr"] < entry["first_diverged_lr"]
+        ]
+        assert max(stable) == entry["max_stable_lr"]
+        first = next(t for t in study.trials if t.params["lr"] == entry["first_diverged_lr"])
+        assert late.get(str(first.number), first.user_attrs["reason"]) == entry["first_diverged_reason"]
+
+
+def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(finished: Finished) -> None:
+    """Also where rule 5, which only the search can judge, turned a run that ended stable into diverged."""
+    name = finished.answer.name
+    runs = {(run.data.tags["norm"], float(run.data.tags["lr"])): run for run in tracked(finished.cwd, name)}
+    expected = {}
+    for variant, study in studies(finished.cwd, name).items():
+        late = study.user_attrs.get("late_verdicts", {})
+        for trial in study.trials:
+            expected[variant, trial.params["lr"]] = late.get(str(trial.number), trial.user_attrs["reason"])
+    assert set(runs) == set(expected)
+    assert len(tracked(finished.cwd, name)) == len(expected)
+    assert "degraded" in expected.values(), "this search was to show a verdict of rule 5"
+    for point, reason in expected.items():
+        run = runs[point]
+        assert run.info.status == "FINISHED"
+        tags = run.data.tags
+        assert (tags["verdict"], tags["reason"]) == ("diverged" if reason else "stable", reason or "")
+        assert (tags["search"], tags["seed"]) == (name, "0")
+        assert tags["step"].isdigit()
+        assert "train/loss" in run.data.metrics
+        assert run.data.params["lr"] == str(point[1])
+
+
+def test_another_question_under_a_used_name_is_refused(finished: Finished, smoke: list[str]) -> None:
+    name = finished.answer.name
+    refused = train(*smoke, f"search.name={name}", "lr=0.1,0.3", cwd=finished.cwd)
+    assert refused.status == 2
+    assert refused.stderr.startswith(f"error: search.name={name}: was begun with other ")
+    assert refused.stderr.count("\n") == 1
+    assert "another name" in refused.stderr
+
+
+def test_a_finished_search_named_again_answers_at_once(finished: Finished, smoke: list[str]) -> None:
+    name = finished.answer.name
+    before = result(finished.cwd, name)
+    again = train(*smoke, f"search.name={name}", cwd=finished.cwd)
+    assert (again.status, again.name) == (0, name)
+    assert result(finished.cwd, name) == before
+    assert len(trials(finished.cwd, name, "COMPLETE")) == sum(v["trials"] for v in before["variants"].values())
+
+
+def test_interrupted_and_killed_searches_go_on_to_the_same_answer(
+    finished: Finished, smoke: list[str], tmp_path: Path
+) -> None:
+    """Ctrl-C, then kill -9 at a random moment, then undisturbed: one search, as if nothing had happened."""
+    started = Started.train(*smoke, cwd=tmp_path)
+    started.until(": stable")
+    started.signal_group(signal.SIGINT)
+    began = time.monotonic()
+    stopped = started.end()
+    assert time.monotonic() - began < 5
+    name = stopped.name
+    assert stopped.status == 1
+    assert f"stopped; the same command, or search.name={name}, goes on" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    assert trials(tmp_path, name, "RUNNING") == []
+    assert not (tmp_path / "mlruns" / "searches" / name / "result.json").exists()
+    kept = trials(tmp_path, name, "COMPLETE")
+    assert kept
+
+    started = Started.train(*smoke, cwd=tmp_path)
+    while started.process.poll() is None and len(trials(tmp_path, name, "COMPLETE", "RUNNING")) <= len(kept):
+        time.sleep(0.1)
+    time.sleep(random.Random(os.environ.get("REDLINE_TEST_SEED", "1")).uniform(0, 3))
+    started.kill_coordinator()
+    killed = started.end()
+    assert killed.status == -signal.SIGKILL
+    assert killed.name == name
+    kept_then = trials(tmp_path, name, "COMPLETE")
+    assert set(kept) <= set(kept_then)
+
+    done = train(*smoke, cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    assert done.name == name
+    complete = trials(tmp_path, name, "COMPLETE")
+    assert set(kept_then) <= set(complete)
+    assert len(complete) == len(set(complete)), "a finished trial was run again"
+    assert trials(tmp_path, name, "RUNNING", "WAITING") == []
+    assert result(tmp_path, name)["variants"] == result(finished.cwd, finished.answer.name)["variants"]
+    # MLflow too has one finished run a trial, and none that still claims to run.
+    statuses = [run.info.status for run in tracked(tmp_path, name)]
+    assert statuses.count("FINISHED") == len(complete)
+    assert "RUNNING" not in statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_same_command_after_the_end_begins_a_new_search(
+    finished: Finished, smoke: list[str], number: int
+) -> None:
+    """And a signal while it still prepares ends it like any other."""
+    started = Started.train(*smoke, cwd=finished.cwd)
+    started.until("] search ")
+    time.sleep(1.0)
+    began = time.monotonic()
+    started.signal_group(number)
+    stopped = started.end()
+    assert time.monotonic() - began < 5
+    assert stopped.name != finished.answer.name
+    assert stopped.status == 1
+    assert "goes on" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    assert trials(finished.cwd, stopped.name, "RUNNING") == []
+
+
+def test_hydras_own_grid_still_works(smoke: list[str], tmp_path: Path) -> None:
+    settings = [word for word in smoke if not word.startswith(("norm=", "hydra.sweeper"))]
+    done = train(
+        *settings, "hydra/sweeper=basic", "norm=qk", "lr=0.01,0.02", "trainer.max_steps=3", cwd=tmp_path
+    )
+    assert done.status == 0, done.stderr
+    assert "qk lr=0.01 seed=0: " in done.stdout
+    assert "qk lr=0.02 seed=0: " in done.stdout
+    assert not (tmp_path / "mlruns" / "optuna.db").exists()
+
+
+def test_two_terminals_share_one_search(smoke: list[str], tmp_path: Path) -> None:
+    """The same command given twice at once, with a name, on a fresh folder."""
+    settings = [word for word in smoke if not word.startswith(("norm=", "hydra.sweeper.workers"))]
+    settings += ["norm=qk", "hydra.sweeper.workers=1", "search.name=both", "trainer.max_steps=10"]
+    both = [Started.train(*settings, cwd=tmp_path) for _ in range(2)]
+    answers = [started.end(240) for started in both]
+    assert [answer.status for answer in answers] == [0, 0], [answer.stderr for answer in answers]
+    complete = trials(tmp_path, "both", "COMPLETE")
+    assert len(complete) == len(set(complete)) == result(tmp_path, "both")["variants"]["qk"]["trials"]
+    (study,) = studies(tmp_path, "both").values()
+    failures = {t.user_attrs.get("failure") for t in study.trials if t.state == optuna.trial.TrialState.FAIL}
+    assert failures <= {"rival"}

@@ -1,0 +1,65 @@
+"""What starts without torch, and the simplest ways in."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from command_helpers import TRAIN, train
+from conftest import Ask
+
+HEAVY = {"torch", "lightning", "mlflow", "optuna", "pandas", "sklearn", "datasets"}
+
+
+def imported(*arguments: str, cwd: Path) -> tuple[set[str], str]:
+    """The top-level modules that a command imports, and its output."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", TRAIN, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    names = {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
+    }
+    assert "hydra" in names
+    return {name.partition(".")[0] for name in names}, done.stdout
+
+
+def test_help_names_the_variants_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    modules, out = imported("--help", cwd=tmp_path)
+    assert not modules & HEAVY
+    for words in ("norm: baseline", "qk_cap", "experiment: demo, smoke", "lr: 0.03"):
+        assert words in out
+
+
+def test_help_answers_in_seconds(tmp_path: Path) -> None:
+    """About one; the best of three, since other tests run beside this one."""
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert train("--help", cwd=tmp_path).status == 0
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 3
+
+
+def test_the_composed_configuration_is_shown_without_torch(tmp_path: Path) -> None:
+    modules, out = imported("--cfg", "job", "norm=qkv", "lr=0.05", cwd=tmp_path)
+    assert not modules & HEAVY
+    assert "lr: 0.05" in out
+    assert "attn_in: null" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_run_trains_and_says_how_it_ended(ask: Ask, tmp_path: Path, shared: Path) -> None:
+    done = ask(
+        "experiment=smoke",
+        "norm=qkv",
+        "lr=0.03",
+        "trainer.max_steps=3",
+        "trainer.precision=fp32",
+        f"data.cache_dir={shared / 'tokens'}",
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.stderr
+    assert "qkv lr=0.03 seed=0: " in done.stdout
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "mlruns" / "runs").rglob("last.ckpt"))

@@ -1,0 +1,92 @@
+"""No logit depends on a later token: shown by gradients, for every variant there is."""
+
+import math
+
+import pytest
+import torch
+from model_helpers import NORMS, random_tokens, small_model
+from torch import nn
+
+import redline.model.attention as attention_module
+
+LENGTH = 7
+CASES = [
+    pytest.param(norm, positions, path, id=f"{norm}-{positions}-{path}")
+    for norm in NORMS
+    for positions in ("rope", "learned")
+    for path in ("fused", "explicit")
+]
+
+
+def influence(model):
+    """(T,T): the largest |d logits[t] / d embedding[s]|, row t, column s."""
+    tokens = random_tokens(1, LENGTH)
+    leaf = model.embedding.weight[tokens].detach().requires_grad_()
+    handle = model.embedding.register_forward_hook(lambda *_: leaf)
+    # A random mixture of a position's logits: the sum of all is blind to what shifts them alike.
+    logits_TV = model(tokens)[0]
+    mixed_T = logits_TV @ torch.randn(32, generator=torch.Generator().manual_seed(2))
+    handle.remove()
+    rows = [torch.autograd.grad(mixed, leaf, retain_graph=True)[0] for mixed in mixed_T]
+    return torch.stack([row[0].abs().amax(-1) for row in rows])
+
+
+def large_scores(model):
+    """Scores of about +-100 from the second token on, where the paper's caps of 50 act."""
+    for block in model.blocks:
+        block.attention.scale *= 20
+    return model
+
+
+def sees_the_future(model):
+    return bool((influence(model).triu(1) != 0).any())
+
+
+@pytest.mark.parametrize(("norm", "positions", "path"), CASES)
+def test_a_logit_depends_on_all_tokens_up_to_its_own_and_on_none_after(composed, norm, positions, path):
+    cfg = composed(f"norm={norm}")
+    model = small_model(cfg, positions=positions, attention=path, init_std=0.3).train()
+    influence_TT = influence(model)
+    assert (influence_TT.triu(1) == 0).all()
+    assert (influence_TT[torch.ones(LENGTH, LENGTH).tril() == 1] > 0).all()
+
+
+@pytest.mark.parametrize(("norm", "positions", "path"), CASES)
+def test_large_scores_let_nothing_through(composed, norm, positions, path):
+    cfg = composed(f"norm={norm}")
+    model = small_model(cfg, positions=positions, attention=path, init_std=0.6).train()
+    assert not sees_the_future(large_scores(model))
+
+
+def mask_before_score(q, k, v, scale, dropout, mask_TT, score, prob):
+    """The mistake: the mask is a score like any other, and the cap makes it finite."""
+    weights = torch.softmax(score(q @ k.transpose(2, 3) * scale + mask_TT), -1)
+    return prob(weights) @ v
+
+
+@pytest.mark.parametrize("cap", [1.0, 5.0, 50.0])
+@pytest.mark.parametrize("norm", ["soft_cap", "qk_cap"])
+def test_a_cap_after_the_mask_would_be_caught(composed, monkeypatch, norm, cap):
+    cfg = composed(f"norm={norm}")
+    cfg.norm_strategy.score.cap = cap
+    model = small_model(cfg, init_std=0.3)
+    assert not sees_the_future(model)
+    assert not sees_the_future(large_scores(small_model(cfg, init_std=0.6)))
+    monkeypatch.setattr(attention_module, "explicit", mask_before_score)
+    assert sees_the_future(model)
+
+
+def test_a_mask_that_is_one_token_late_would_be_caught(composed):
+    model = small_model(composed("norm=baseline"), attention="explicit", init_std=0.3)
+    model.mask_TT = torch.full((8, 8), -math.inf).triu(2)
+    assert sees_the_future(model)
+
+
+def test_a_norm_over_the_tokens_would_be_caught(composed):
+    class OverTokens(nn.Module):
+        def forward(self, x_BTD):
+            return x_BTD - x_BTD.mean(1, keepdim=True)
+
+    model = small_model(composed("norm=baseline"), init_std=0.3)
+    model.blocks[1].mlp_in = OverTokens()
+    assert sees_the_future(model)

@@ -1,0 +1,80 @@
+"""Jobs that answer at once, for pools and coordinators; importable by the children."""
+
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from redline.errors import UserError
+
+
+def echo(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    send({"doing": "half way"})
+    print("out of the job")
+    print("and its complaints", file=sys.stderr)
+    return {"doubled": 2 * payload["n"], "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
+def users_mistake(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    raise UserError("lr=-1: allowed: numbers above 0")
+
+
+def bug(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    raise RuntimeError("a bug of ours")
+
+
+def leave(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    sys.exit(3)
+
+
+def die(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def sleep(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    send({"pid": os.getpid()})
+    time.sleep(600)
+    return {}
+
+
+def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return sleep(payload, send)
+
+
+def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
+    ``crashes`` (rate -> how often it crashes first), ``refuse`` (a rate the user should not have asked for),
+    ``seconds`` it takes."""
+    cfg = payload["cfg"]
+    fake, lr = cfg.fake, f"{cfg.lr:g}"
+    place = Path(payload["directory"])
+    place.mkdir(parents=True, exist_ok=True)
+    tries = len(list(place.glob("try-*")))
+    (place / f"try-{tries}-{os.getpid()}").touch()
+    send({"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"})
+    time.sleep(fake.get("seconds", 0))
+    if tries < fake.get("crashes", {}).get(lr, 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fake.get("refuse") == cfg.lr:
+        raise UserError(f"lr={lr}: allowed: others")
+    diverged = cfg.lr >= fake.edge
+    val_loss = None if diverged else fake.get("losses", {}).get(lr, 4.0)
+    return {
+        "lr": cfg.lr,
+        "seed": cfg.seed,
+        "diverged": diverged,
+        "reason": "non_finite" if diverged else None,
+        "step": cfg.trainer.max_steps - 1,
+        "optimizer_steps": cfg.trainer.max_steps,
+        "val_loss": val_loss,
+        "val_perplexity": None if val_loss is None else math.exp(val_loss),
+        "initial_loss": 6.0,
+        "train_loss": math.nan if diverged else 4.0,
+        "spikes": 0,
+        "run_id": f"run-{lr}-{cfg.seed}-{tries}",
+    }

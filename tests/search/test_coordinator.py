@@ -1,0 +1,204 @@
+"""The coordinator with a real storage and real processes, but trials that answer at once."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from coordinate import Coordinated, coordinate
+from optuna.trial import TrialState
+from search_helpers import DEGRADED
+
+from redline.errors import UserError
+from redline.search.owner import Owner
+from redline.search.study import VariantStudy, open_storage
+from redline.search.verdicts import Point, reasons
+
+LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.usefixtures("own_environment")
+
+
+def trials(url: str, variant: str = "qk") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url)).trials
+
+
+def states(url: str, variant: str = "qk") -> Counter[str]:
+    """How many trials ended how: a state, or a failure."""
+    return Counter(trial.user_attrs.get("failure", trial.state.name) for trial in trials(url, variant))
+
+
+def late_verdicts_agree(done: Coordinated) -> bool:
+    """What the storage says of every trial is what all the outcomes together say."""
+    for study in done.studies.values():
+        late = study.study.user_attrs.get("late_verdicts", {})
+        expected = reasons(study.state().outcomes, DEGRADED)
+        for trial in study.trials():
+            if trial.state == TrialState.COMPLETE:
+                told = late.get(str(trial.number), trial.user_attrs["reason"])
+                if told != expected[study.point_of(trial)]:
+                    return False
+    return True
+
+
+def test_finds_every_variants_edge_and_says_so(url: str, tmp_path: Path) -> None:
+    done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}, "qkv": {"edge": 9}}, ladder=LADDER)
+    assert done.entries["qk"]["max_stable_lr"] == 0.4
+    assert done.entries["qk"]["first_diverged_reason"] == "non_finite"
+    assert done.entries["qkv"]["censored"] == "above"
+    assert states(url) == {"COMPLETE": done.entries["qk"]["trials"]}
+    assert "qk lr=0.8: diverged by non_finite at step 9" in done.said
+    assert "qk lr=0.4: stable, validation loss 4.000" in done.said
+    assert (tmp_path / "trials" / "qk" / "lr=0.8-seed=7" / "trial.log").is_file()
+
+
+def test_every_seed_of_a_point_is_trained_with_its_own_seed(url: str, tmp_path: Path) -> None:
+    done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.2}}, ladder=LADDER[:3], seeds=3)
+    assert done.entries["qk"]["max_stable_lr"] == 0.1
+    outcomes = done.studies["qk"].state().outcomes
+    assert all(its.seed == point.seed + 7 for point, its in outcomes.items())
+    assert {point.seed for point in outcomes} >= {0, 1}
+
+
+def test_a_late_verdict_of_rule_five_reaches_the_result_the_storage_and_the_tracker(
+    url: str, tmp_path: Path
+) -> None:
+    """A spare worker's smaller rate shows that a rate which ended stable was degraded."""
+    losses = {"0.1": 5.0, "0.2": 4.0, "0.4": 3.0, "0.8": 4.9, "1.6": 5.0}
+    done = coordinate(
+        url, str(tmp_path), {"qk": {"edge": 3.2, "losses": losses}}, ladder=LADDER, workers=4
+    )
+    assert done.entries["qk"]["max_stable_lr"] == 0.4
+    assert done.entries["qk"]["first_diverged_reason"] == "degraded"
+    assert late_verdicts_agree(done)
+    told = {its.lr: done.late.get(str(its.run_id)) for its in done.studies["qk"].state().outcomes.values()}
+    assert told[0.4] is None
+    assert told[0.8] == "degraded"
+
+
+def test_a_crash_is_tried_again_and_is_no_divergence(url: str, tmp_path: Path) -> None:
+    fake = {"edge": 0.8, "crashes": {"0.1": 2, "0.4": 1}}
+    done = coordinate(url, str(tmp_path), {"qk": fake}, ladder=LADDER)
+    assert (done.entries["qk"]["max_stable_lr"], done.entries["qk"]["open"]) == (0.4, [])
+    assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "crash": 3}
+    assert "qk lr=0.4: crashed (killed by signal SIGKILL), tried again; its log is in" in done.said
+    # What the tracker has of the crashed tries is to be closed.
+    assert sorted(done.killed_runs) == ["run-0.1-7-0", "run-0.1-7-1", "run-0.4-7-0"]
+
+
+def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str, tmp_path: Path) -> None:
+    fake = {"edge": 0.8, "crashes": {"0.4": 99}}
+    done = coordinate(url, str(tmp_path), {"qk": fake, "qkv": {"edge": 0.8}}, ladder=LADDER, retries=1)
+    assert (done.entries["qk"]["max_stable_lr"], done.entries["qk"]["open"]) == (None, [0.4])
+    assert done.entries["qkv"]["max_stable_lr"] == 0.4
+    assert states(url)["crash"] == 2
+    assert "given up" in done.said
+
+
+def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(
+    url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^lr=0\.1: allowed: others$"):
+        coordinate(
+            url,
+            str(tmp_path),
+            {"qk": {"edge": 9, "refuse": 0.1}, "qkv": {"edge": 9, "seconds": 30}},
+            ladder=LADDER,
+        )
+    assert states(url) == {"interrupted": 1}
+    assert states(url, "qkv") == {"interrupted": 1}
+
+
+def test_goes_on_with_what_the_storage_holds(url: str, tmp_path: Path) -> None:
+    fake = {"qk": {"edge": 0.8}}
+    first = coordinate(url, str(tmp_path / "a"), fake, ladder=LADDER)
+    again = coordinate(url, str(tmp_path / "b"), fake, ladder=LADDER)
+    assert again.entries == first.entries
+    assert not (tmp_path / "b" / "trials").exists(), "nothing was trained again"
+
+
+def test_a_dead_coordinators_trial_is_run_again_at_once(url: str, tmp_path: Path) -> None:
+    def die_there(studies: dict[str, VariantStudy]) -> None:
+        gone = Owner(Owner.here().host, os.getpid(), "another start", "claim")
+        assert studies["qk"].claim(Point(0, 0), gone) is not None
+
+    done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
+    assert done.entries["qk"]["max_stable_lr"] == 0.4
+    assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "lost": 1}
+
+
+def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: str, tmp_path: Path) -> None:
+    """Another machine thought us dead; our own trial's next sign of life must not be the end of us."""
+
+    def take_away(studies: dict[str, VariantStudy]) -> None:
+        def look() -> None:
+            other = VariantStudy(open_storage(url), "search/qk", LADDER, {}, first_seed=7)
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                for trial in other.state().running.values():
+                    other.fail(trial.number, "lost")
+                    return
+                time.sleep(0.05)
+
+        threading.Thread(target=look).start()
+
+    done = coordinate(
+        url,
+        str(tmp_path),
+        {"qk": {"edge": 0.2, "seconds": 1}},
+        ladder=LADDER[:2],
+        workers=1,
+        beat_every=0.1,
+        meanwhile=take_away,
+    )
+    assert done.entries["qk"]["max_stable_lr"] == 0.1
+    assert states(url) == {"COMPLETE": 2, "lost": 1}
+
+
+def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "url": url,
+        "directory": str(tmp_path),
+        "variants": {"baseline": {"edge": 0.2, "seconds": 0.1}, "qk": {"edge": 1.6, "seconds": 0.1}},
+        "ladder": LADDER,
+        "seeds": 2,
+        "workers": 2,
+    }
+    path = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
+    both = [
+        subprocess.Popen(
+            [sys.executable, HERE / "coordinate.py", json.dumps(arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    entries = []
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        entries.append(json.loads(out))
+    assert entries[0] == entries[1]
+    assert {name: its["max_stable_lr"] for name, its in entries[0].items()} == {"baseline": 0.1, "qk": 0.8}
+    workers: set[int] = set()
+    for name in ("baseline", "qk"):
+        finished = [trial for trial in trials(url, name) if trial.state == TrialState.COMPLETE]
+        points = [(trial.params["lr"], trial.params["seed"]) for trial in finished]
+        assert len(points) == len(set(points)) == entries[0][name]["trials"]
+        assert set(states(url, name)) <= {"COMPLETE", "rival"}
+        workers |= {trial.user_attrs["owner"]["pid"] for trial in finished}
+    assert len(workers) == 2, "one did all the work"

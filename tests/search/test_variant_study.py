@@ -1,0 +1,279 @@
+"""Claims and outcomes in a real SQLite file, and what Optuna and its dashboard make of them."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import optuna_dashboard
+import pytest
+from optuna.trial import TrialState
+from search_helpers import outcome
+
+from redline.errors import UserError
+from redline.search.owner import Owner, Silence, owner_of
+from redline.search.study import Claim, VariantStudy, open_storage
+from redline.search.verdicts import Point
+from redline.stability import Outcome
+
+LADDER = [0.1, 0.2, 0.4]
+CLAIM_ALL = Path(__file__).with_name("claim_all.py")
+PYTHONPATH = os.pathsep.join(str(path) for path in (Path(__file__).parents[2] / "src", CLAIM_ALL.parent))
+
+
+@pytest.fixture
+def study(url: str) -> VariantStudy:
+    return VariantStudy(open_storage(url), "search/qk", LADDER, {"search": "search"}, first_seed=7)
+
+
+def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> Claim:
+    claim = study.claim(Point(rung, seed), Owner.here())
+    assert claim is not None
+    return claim
+
+
+def elsewhere(study: VariantStudy, url: str) -> VariantStudy:
+    """The same study as another process sees it."""
+    return VariantStudy(open_storage(url), study.name, study.ladder, {}, study.first_seed)
+
+
+def test_a_claim_is_a_running_trial_with_its_rate_and_seed(study: VariantStudy) -> None:
+    claim = taken(study, rung=1, seed=2)
+    (trial,) = study.trials()
+    assert trial.state == TrialState.RUNNING
+    assert trial.params == {"lr": 0.2, "seed": 9}
+    assert study.point_of(trial) == claim.point == Point(1, 2)
+    assert owner_of(trial.user_attrs).pid == os.getpid()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_point_that_runs_or_is_finished_cannot_be_claimed(
+    study: VariantStudy, url: str, finished: bool
+) -> None:
+    claim = taken(study)
+    if finished:
+        study.finish(claim, outcome(0.1), None)
+    assert elsewhere(study, url).claim(Point(0, 0), Owner.here()) is None
+    rival = study.trials()[1]
+    assert (rival.state, rival.user_attrs["failure"]) == (TrialState.FAIL, "rival")
+    assert not study.state().crashes  # losing a race is no crash
+    taken(study, rung=1)
+
+
+@pytest.mark.parametrize("failure", ["crash", "lost", "interrupted"])
+def test_a_failed_point_can_be_claimed_again(study: VariantStudy, failure: str) -> None:
+    study.fail(taken(study).number, failure)
+    assert study.state().crashes == ({Point(0, 0): 1} if failure == "crash" else {})
+    taken(study)
+
+
+def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_point_goes_to_one(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'fresh.db'}"
+    (tmp_path / "barrier").mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, CLAIM_ALL, url, tmp_path / "barrier", "3"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        )
+        for _ in range(3)
+    ]
+    won: list[list[int]] = []
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.stderr.read())
+        won += json.loads(line)
+    study = VariantStudy(open_storage(url), "search/qk", LADDER, {})
+    points = Counter((rung, seed) for rung, seed, _ in won)
+    assert points == {(rung, seed): 1 for rung in range(3) for seed in range(2)}
+    trials = study.trials()
+    assert len(trials) == 3 * 6
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    assert sorted(trial.number for trial in running) == sorted(number for *_, number in won)
+    for trial in trials:
+        if trial not in running:
+            assert (trial.state, trial.user_attrs["failure"]) == (TrialState.FAIL, "rival")
+    owners = [owner_of(trial.user_attrs) for trial in running]
+    assert not any(owner.is_gone() for owner in owners)
+    for process in processes:
+        process.communicate("")
+        assert process.returncode == 0
+    assert all(owner.is_gone() for owner in owners)
+
+
+def test_a_stable_run_has_its_rate_as_value_and_is_feasible(study: VariantStudy) -> None:
+    assert study.finish(taken(study, rung=1), outcome(0.2), None)
+    (trial,) = study.trials()
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.2)
+    assert (trial.user_attrs["verdict"], trial.user_attrs["reason"]) == ("stable", None)
+
+
+def served(study: VariantStudy) -> dict[str, Any]:
+    """A study as the dashboard's own server gives it to the browser."""
+    environ: dict[str, Any] = {"PATH_INFO": f"/api/studies/{study.study._study_id}"}
+    setup_testing_defaults(environ)
+    status: list[str] = []
+    body = optuna_dashboard.wsgi(study.storage)(environ, lambda code, *_: status.append(code))
+    assert status == ["200 OK"]
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON to a browser")
+
+    return json.loads(b"".join(body), parse_constant=refuse)
+
+
+def test_the_dashboard_shows_diverged_trials_as_infeasible_and_the_edge_as_best(study: VariantStudy) -> None:
+    for rung, reason in enumerate([None, None, "degraded"]):
+        claim = taken(study, rung=rung)
+        study.report(claim, 3, 5.5)
+        study.finish(claim, outcome(LADDER[rung], reason=reason), reason)
+    detail = served(study)
+    assert [trial["values"] for trial in detail["trials"]] == [[0.1], [0.2], [0.0]]
+    broken = [any(value > 0 for value in trial["constraints"]) for trial in detail["trials"]]
+    assert broken == [False, False, True]
+    assert all(trial["constraints"] for trial in detail["trials"])
+    assert [best["number"] for best in detail["best_trials"]] == [1]
+    assert detail["trials"][0]["intermediate_values"] == [{"step": 3, "value": 5.5}]
+
+
+def test_the_dashboard_opens_on_odd_losses(study: VariantStudy) -> None:
+    claim = taken(study)
+    study.report(claim, 1, math.nan)
+    study.finish(claim, outcome(0.1, reason="non_finite", val_loss=math.nan), "non_finite")
+    assert served(study)["trials"][0]["state"] == "Complete"
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None])
+def test_odd_losses_survive_storage(study: VariantStudy, url: str, odd: float | None) -> None:
+    ended = Outcome(0.1, 7, True, "non_finite", 0, 1, odd, odd, odd or 0.0, odd or 0.0, run_id="r")
+    claim = taken(study)
+    study.report(claim, 1, math.nan if odd is None else odd)
+    study.finish(claim, ended, "non_finite")
+    (found,) = elsewhere(study, url).state().outcomes.values()
+    assert repr(found) == repr(ended)  # NaN is not equal to itself
+
+
+def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy, url: str) -> None:
+    lost = taken(study)
+    elsewhere(study, url).fail(lost.number, "lost")
+    again = taken(study)
+    assert not study.finish(lost, outcome(0.1, val_loss=1.0), None)
+    assert study.state().outcomes == {}
+    assert study.finish(again, outcome(0.1, val_loss=2.0), None)
+    assert not study.finish(again, outcome(0.1, val_loss=3.0), "degraded")
+    assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: VariantStudy, url: str) -> None:
+    """A machine that slept for a while must be able to go on with its other trials."""
+    lost = taken(study)
+    elsewhere(study, url).fail(lost.number, "lost")
+    study.beat(lost, 3)
+    study.report(lost, 10, 4.0)
+    study.note(lost, "run_id", "r")
+
+
+def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
+    """Two machines that each thought the other dead: the first outcome is the one."""
+    claim = taken(study)
+    study.finish(claim, outcome(0.1, val_loss=2.0), None)
+    twin = optuna.trial.create_trial(
+        state=TrialState.COMPLETE,
+        value=0.0,
+        params=study.trials()[0].params,
+        distributions=study.trials()[0].distributions,
+        user_attrs={**study.trials()[0].user_attrs, "outcome": outcome(0.1, val_loss=3.0).to_dict()},
+    )
+    study.study.add_trial(twin)
+    assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
+
+
+def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:
+    claim = taken(study)
+    study.finish(claim, outcome(0.1), None)
+    study.fail(claim.number, "lost")
+    assert study.trials()[0].state == TrialState.COMPLETE
+    assert not study.state().crashes
+
+
+def test_late_verdicts_are_kept_beside_the_closed_trials(study: VariantStudy, url: str) -> None:
+    study.finish(taken(study), outcome(0.1), None)
+    study.set_late_verdicts({0: "degraded"})
+    assert elsewhere(study, url).study.user_attrs["late_verdicts"] == {"0": "degraded"}
+
+
+def test_a_dead_process_is_gone_and_a_living_or_foreign_one_is_not() -> None:
+    assert not Owner.here().is_gone()
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        here = Owner.here()
+        started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        owner = Owner(here.host, child.pid, started, "claim")
+        assert not owner.is_gone()
+        # A pid that is used again is not the owner.
+        assert Owner(here.host, child.pid, "12345", "claim").is_gone()
+        # Of another machine's processes nothing is known.
+        assert not Owner("another machine", child.pid, "12345", "claim").is_gone()
+        child.kill()
+        while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            pass
+        assert owner.is_gone(), "a zombie counts as dead"
+    finally:
+        child.kill()
+        child.communicate()
+    assert owner.is_gone()
+
+
+def test_silence_is_judged_by_our_own_clock_since_the_last_change() -> None:
+    now = 1000.0
+    silence = Silence(patience=60, clock=lambda: now)
+    assert not silence.too_long("a", 5)  # first look: whatever it says, the count begins here
+    now += 60
+    assert not silence.too_long("a", 5)
+    assert not silence.too_long("b", 0)
+    now += 1
+    assert silence.too_long("a", 5)
+    assert not silence.too_long("b", 0)
+    assert not silence.too_long("a", 6)  # a beat, though late
+    now += 60
+    assert not silence.too_long("a", 6)
+    assert silence.too_long("b", 0)
+    now += 1
+    assert silence.too_long("a", 6)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "sqlite:////proc/no/such/folder/optuna.db",
+        "nonsense",
+        "oracle://nobody@nowhere/db",
+        "postgresql://nobody@127.0.0.1:1/db",
+    ],
+)
+def test_a_storage_that_does_not_open_is_the_users_mistake(bad: str) -> None:
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=.*allowed: sqlite:///PATH") as refused:
+        open_storage(bad)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_no_database_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, but notes of some length" * 100)
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage="):
+        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}")
+    assert (tmp_path / "notes.txt").read_text().startswith("not a database")

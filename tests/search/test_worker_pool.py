@@ -1,0 +1,173 @@
+"""Jobs in processes of their own: their endings, and that they end with the coordinator."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redline.errors import UserError
+from redline.search.pool import Ended, Pool, Slot, make_slots, visible_gpus
+
+HERE = Path(__file__).parent
+SRC = HERE.parents[1] / "src"
+
+
+@pytest.fixture
+def pool(own_environment: None) -> Iterator[Pool]:
+    pool = Pool([Slot(0, None), Slot(1, "3")], preload=["fake_jobs"])
+    yield pool
+    for slot in pool.slots:
+        pool.stop(slot)
+
+
+def messages(pool: Pool, slot: Slot) -> list[Any]:
+    """Everything a slot says until its job has ended."""
+    heard: list[Any] = []
+    deadline = time.monotonic() + 60
+    while not heard or not isinstance(heard[-1], Ended):
+        assert time.monotonic() < deadline
+        heard += [message for its, message in pool.poll(1.0) if its is slot]
+    return heard
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def until(true: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_result_passes_and_the_job_talks_on_the_way(pool: Pool, tmp_path: Path) -> None:
+    log = tmp_path / "deep" / "job.log"
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 21}, log)
+    assert not pool.slots[0].free
+    heard = messages(pool, pool.slots[0])
+    assert heard[0] == {"doing": "half way"}
+    assert heard[1].result["doubled"] == 42
+    assert (heard[1].user_error, heard[1].crash) == (None, None)
+    assert pool.slots[0].free
+    assert log.read_text().split("\n")[:2] == ["out of the job", "and its complaints"]
+
+
+def test_a_slot_with_a_gpu_shows_its_job_only_that_one(pool: Pool, tmp_path: Path) -> None:
+    pool.start(pool.slots[1], "fake_jobs:echo", {"n": 1}, tmp_path / "log")
+    assert messages(pool, pool.slots[1])[-1].result["gpu"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("job", "ended"),
+    [
+        ("users_mistake", Ended(user_error="lr=-1: allowed: numbers above 0")),
+        ("bug", Ended(crash="RuntimeError: a bug of ours")),
+        ("die", Ended(crash="killed by signal SIGKILL")),
+        ("leave", Ended(crash="exit status 3")),
+        ("no_such_job", None),
+    ],
+)
+def test_every_other_ending_is_told_apart_and_frees_the_slot(
+    pool: Pool, tmp_path: Path, job: str, ended: Ended | None
+) -> None:
+    pool.start(pool.slots[0], f"fake_jobs:{job}", {}, tmp_path / "log")
+    last = messages(pool, pool.slots[0])[-1]
+    if ended is None:
+        assert last.crash is not None
+    else:
+        assert last == ended
+    if job == "bug":
+        assert "a bug of ours" in (tmp_path / "log").read_text()  # the traceback
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 2}, tmp_path / "log")
+    assert messages(pool, pool.slots[0])[-1].result["doubled"] == 4
+
+
+def test_one_crash_takes_no_other_job_along(pool: Pool, tmp_path: Path) -> None:
+    pool.start(pool.slots[0], "fake_jobs:die", {}, tmp_path / "a")
+    pool.start(pool.slots[1], "fake_jobs:echo", {"n": 3}, tmp_path / "b")
+    ends: dict[int, Ended] = {}
+    while len(ends) < 2:
+        for slot, message in pool.poll(1.0):
+            if isinstance(message, Ended):
+                ends[slot.index] = message
+    assert ends[0].crash == "killed by signal SIGKILL"
+    assert ends[1].result is not None
+
+
+@pytest.mark.parametrize(("job", "patience"), [("sleep", 10.0), ("sleep_deaf", 0.2)])
+def test_stopping_ends_a_job_by_force_if_need_be(
+    pool: Pool, tmp_path: Path, job: str, patience: float
+) -> None:
+    slot = pool.slots[0]
+    pool.start(slot, f"fake_jobs:{job}", {}, tmp_path / "log")
+    heard: list[Any] = []
+    while not heard:
+        heard = pool.poll(1.0)
+    pid = heard[0][1]["pid"]
+    began = time.monotonic()
+    pool.stop(slot, patience)
+    assert time.monotonic() - began < 5
+    assert not alive(pid)
+    assert slot.free
+
+
+def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
+    """kill -9 leaves the coordinator no chance to tell its children."""
+    script = (
+        "import sys, pathlib\n"
+        "from redline.search.pool import Pool, Slot\n"
+        "pool = Pool([Slot(0, None), Slot(1, None)], preload=['fake_jobs'])\n"
+        "for slot, job in zip(pool.slots, ('sleep', 'sleep_deaf')):\n"
+        "    pool.start(slot, f'fake_jobs:{job}', {}, pathlib.Path(sys.argv[1]) / 'log')\n"
+        "while True:\n"
+        "    for _, message in pool.poll(1.0):\n"
+        "        print(message['pid'], flush=True)\n"
+    )
+    coordinator = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{SRC}{os.pathsep}{HERE}"},
+    )
+    assert coordinator.stdout is not None
+    children = [int(coordinator.stdout.readline()) for _ in range(2)]
+    assert all(alive(pid) for pid in children)
+    coordinator.send_signal(signal.SIGKILL)
+    coordinator.wait()
+    coordinator.stdout.close()
+    assert until(lambda: not any(alive(pid) for pid in children))
+
+
+def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for workers, count, threads in ((None, 8, 1), (2, 2, 4), (3, 3, 2), (20, 20, 1)):
+        slots, its_threads = make_slots(workers, "auto")
+        assert (len(slots), its_threads) == (count, threads)
+        assert {slot.gpu for slot in slots} == {None}
+
+
+def test_slots_share_the_visible_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-abc,-1")
+    assert visible_gpus() == ["0", "GPU-abc"]
+    assert [slot.gpu for slot in make_slots(None, "auto")[0]] == ["0", "GPU-abc"]
+    assert [slot.gpu for slot in make_slots(3, "gpu")[0]] == ["0", "GPU-abc", "0"]
+    assert {slot.gpu for slot in make_slots(2, "cpu")[0]} == {None}
+
+
+def test_no_workers_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
+        make_slots(0, "auto")

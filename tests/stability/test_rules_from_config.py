@@ -1,0 +1,47 @@
+"""What `conf/divergence/` names is what is judged."""
+
+import pytest
+
+from redline.stability import (
+    BlowUp,
+    Degraded,
+    EndRule,
+    NoLearning,
+    NonFinite,
+    NoReturn,
+    OnlineRule,
+    SearchRule,
+    build_rules,
+)
+
+
+def kinds(cfg, kind):
+    return {name: type(rule) for name, rule in build_rules(cfg.divergence, kind).items()}
+
+
+def test_each_of_the_five_rules_is_judged_at_its_moment(composed):
+    cfg = composed()
+    assert kinds(cfg, OnlineRule) == {"non_finite": NonFinite, "blow_up": BlowUp, "no_return": NoReturn}
+    assert kinds(cfg, EndRule) == {"no_learning": NoLearning}
+    assert kinds(cfg, SearchRule) == {"degraded": Degraded}
+
+
+@pytest.mark.parametrize("name", ["non_finite", "blow_up", "no_return", "no_learning", "degraded"])
+def test_a_rule_set_to_null_is_off(composed, name):
+    on = {name for kind in (OnlineRule, EndRule, SearchRule) for name in kinds(composed(), kind)}
+    cfg = composed(f"divergence.{name}=null")
+    off = {name for kind in (OnlineRule, EndRule, SearchRule) for name in kinds(cfg, kind)}
+    assert on - off == {name}
+
+
+def test_the_keys_reach_the_rules(composed):
+    cfg = composed(
+        "schedule.warmup_steps=7", "divergence.blow_up.patience=3", "divergence.no_return.rise=0.5",
+        "divergence.no_return.patience=4", "divergence.no_return.smoothing=0.25",
+        "divergence.degraded.tolerance=0.125",
+    )  # fmt: skip
+    online = build_rules(cfg.divergence, OnlineRule)
+    assert (online["blow_up"].warmup_steps, online["blow_up"].patience) == (7, 3)
+    rule = online["no_return"]
+    assert (rule.rise, rule.patience, rule.mean.smoothing) == (0.5, 4, 0.25)
+    assert build_rules(cfg.divergence, SearchRule)["degraded"].tolerance == 0.125

@@ -1,0 +1,130 @@
+"""What a tracked run leaves in MLflow."""
+
+import math
+import signal
+
+import pytest
+from mlflow import MlflowClient
+from training_helpers import SITES, Stopped, hand_written, train
+
+from redline.training.checkpoints import CHECKPOINT
+from redline.training.run import run
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """Overrides for one store for all: a fresh one takes MLflow seconds to make."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    return {
+        "uri": f"sqlite:///{folder / 'mlflow.db'}",
+        "overrides": [
+            "tracker=mlflow",
+            f"tracker.tracking_uri=sqlite:///{folder / 'mlflow.db'}",
+            f"tracker.artifact_location={folder / 'artifacts'}",
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def client(store):
+    return MlflowClient(store["uri"])
+
+
+def history(client, run_id, key):
+    """(step, value) of every point, in order of step."""
+    return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
+
+
+def values(client, run_id, key):
+    return [value for _, value in history(client, run_id, key)]
+
+
+def newest(client, experiment):
+    experiment_id = client.get_experiment_by_name(experiment).experiment_id
+    return client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])[0]
+
+
+def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client, tmp_path):
+    cfg = run_cfg(*store["overrides"], "norm=qkv", "monitor.every=5", "tracker.flush_every=5")
+    outcome, _ = train(cfg, tmp_path, experiment="curves")
+    run_id, reference = outcome.run_id, hand_written(cfg)
+    every_step = list(range(12))
+    for key in ("loss", "grad_norm"):
+        points = history(client, run_id, f"train/{key}")
+        assert [step for step, _ in points] == every_step
+        assert [value for _, value in points] == pytest.approx(reference[key], rel=1e-4)
+    names = {f"norm/{site}/layer_{layer:02d}" for site in SITES for layer in range(2)}
+    logged = set(client.get_run(run_id).data.metrics)
+    assert {name for name in logged if name.startswith("norm/")} == names
+    for name in names:
+        points = history(client, run_id, name)
+        assert [step for step, _ in points] == [0, 5, 10]
+        expected = [reference["norms"][step][name] for step in (0, 5, 10)]
+        assert [value for _, value in points] == pytest.approx(expected, rel=1e-4)
+    assert values(client, run_id, "val/loss") == pytest.approx([reference["val_loss"]], rel=1e-5)
+    [perplexity] = values(client, run_id, "val/perplexity")
+    assert perplexity == pytest.approx(math.exp(reference["val_loss"]), rel=1e-4)
+    assert not [name for name in logged if name.endswith("non_finite")]
+
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    tags = {"norm": "any", "lr": "0.03", "seed": "0", "precision": "fp32", "step": "11", "spikes": "0"}
+    diverged = reference["val_loss"] >= reference["unigram_entropy"]
+    tags |= {"verdict": "diverged" if diverged else "stable", "reason": "no_learning" if diverged else ""}
+    assert {key: run.data.tags[key] for key in tags} == tags
+    params = {"lr": "0.03", "model/width": "32", "trainer/precision": "fp32", "schedule/warmup_steps": "5"}
+    assert {key: run.data.params[key] for key in params} == params
+
+
+def test_a_divergence_is_flagged_and_named(run_cfg, store, client, tmp_path):
+    outcome, losses = train(run_cfg(*store["overrides"], "lr=1e30"), tmp_path, experiment="diverged")
+    assert outcome.reason == "non_finite"
+    flags = history(client, outcome.run_id, "train/loss/non_finite")
+    assert flags == [(step, 1.0) for step, loss in losses.items() if not math.isfinite(loss)]
+    assert len(history(client, outcome.run_id, "train/loss")) == len(losses)
+    run = client.get_run(outcome.run_id)
+    tags = {"verdict": "diverged", "reason": "non_finite", "step": str(outcome.step)}
+    assert {key: run.data.tags[key] for key in tags} == tags
+    assert run.info.status == "FINISHED"
+
+
+def test_a_crashed_run_is_marked_failed_keeps_its_curve_and_goes_on_in_place(
+    run_cfg, store, client, tmp_path
+):
+    cfg = run_cfg(*store["overrides"])
+    with pytest.raises(Stopped):
+        train(cfg, tmp_path, stop_at=6, experiment="crashed")
+    crashed = newest(client, "crashed")
+    assert crashed.info.status == "FAILED"
+    assert "verdict" not in crashed.data.tags
+    assert [step for step, _ in history(client, crashed.info.run_id, "train/loss")] == list(range(7))
+    outcome, _ = train(cfg, tmp_path, experiment="crashed")
+    assert outcome.run_id == crashed.info.run_id
+    points = set(history(client, outcome.run_id, "train/loss"))
+    assert sorted(step for step, _ in points) == list(range(12))  # a step twice has one value
+    assert client.get_run(outcome.run_id).info.status == "FINISHED"
+
+
+def test_a_named_checkpoint_can_be_gone_on_from_with_more_steps(run_cfg, store, client, tmp_path):
+    _first, _ = train(run_cfg(*store["overrides"]), tmp_path / "first", experiment="resumed")
+    cfg = run_cfg(*store["overrides"], "trainer.max_steps=16")
+    cfg.trainer.resume = str(tmp_path / "first" / CHECKPOINT)
+    outcome, losses = train(cfg, tmp_path / "second", experiment="resumed")
+    assert (outcome.step, sorted(losses)) == (15, [12, 13, 14, 15])
+    assert client.get_run(outcome.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_is_interrupted_is_marked_killed(run_cfg, store, client, tmp_path, monkeypatch):
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have us ignore Ctrl-C
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            run_cfg(*store["overrides"]),
+            tmp_path,
+            tags={"norm": "any"},
+            experiment="interrupted",
+            report=interrupt,
+        )
+    assert newest(client, "interrupted").info.status == "KILLED"

@@ -1,0 +1,110 @@
+"""A run that died and went on from its checkpoint is the run that did not, to the bit."""
+
+import dataclasses
+
+import lightning as L
+import pytest
+import torch
+from training_helpers import Stopped, train
+
+from redline.training.checkpoints import CHECKPOINT
+
+
+def checkpoint(directory):
+    return torch.load(directory / CHECKPOINT, weights_only=False)
+
+
+def assert_same(a, b, where=""):
+    """Equal to the bit, through dicts and lists."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize(
+    ("norm", "dropout", "precision", "stops"),
+    [
+        ("baseline", 0.0, "fp32", [6]),
+        ("baseline", 0.2, "fp32", [5, 9]),
+        ("qkv", 0.2, "bf16", [9]),
+        ("qk_cap", 0.2, "fp32", [6]),
+        ("sigma_reparam", 0.2, "fp32", [2, 6]),
+        ("sigma_reparam", 0.0, "bf16", [9]),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(run_cfg, tmp_path, norm, dropout, precision, stops):
+    cfg = run_cfg(
+        f"norm={norm}", f"model.dropout={dropout}", f"trainer.precision={precision}",
+        "trainer.allow_emulated_bf16=true", "lr=0.1",
+        "divergence.no_return={_target_:redline.stability.NoReturn,rise:0.0,patience:100,smoothing:0.5}",
+    )  # fmt: skip
+    whole, whole_losses = train(cfg, tmp_path / "whole")
+    first_new = 0
+    for stop in stops:
+        with pytest.raises(Stopped):
+            train(cfg, tmp_path / "parts", stop_at=stop)
+        first_new = stop // 4 * 4
+    resumed, resumed_losses = train(cfg, tmp_path / "parts")
+    assert resumed == whole
+    assert resumed_losses == {step: loss for step, loss in whole_losses.items() if step >= first_new}
+    a, b = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        assert_same(a[part], b[part], part)
+    assert_same(a["callbacks"]["Watch"], b["callbacks"]["Watch"])
+
+
+def test_a_named_checkpoint_is_gone_on_from_in_another_directory(run_cfg, tmp_path):
+    whole, _ = train(run_cfg(), tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(run_cfg(), tmp_path / "first", stop_at=6)
+    cfg = run_cfg()
+    cfg.trainer.resume = str(tmp_path / "first" / CHECKPOINT)
+    resumed, losses = train(cfg, tmp_path / "second")
+    assert resumed == whole
+    assert min(losses) == 4
+
+
+def died_in_validation(cfg, directory, monkeypatch):
+    """Killed after the last step, which left a checkpoint, and before the outcome was known."""
+    with monkeypatch.context() as patch:
+        patch.setattr(L.Trainer, "validate", lambda *args, **kwargs: (_ for _ in ()).throw(Stopped()))
+        with pytest.raises(Stopped):
+            train(cfg, directory)
+    assert checkpoint(directory)["global_step"] == 12
+
+
+def test_a_run_killed_in_its_validation_ends_as_it_would_have(run_cfg, tmp_path, monkeypatch):
+    whole, _ = train(run_cfg(), tmp_path / "whole")
+    died_in_validation(run_cfg(), tmp_path / "parts", monkeypatch)
+    assert train(run_cfg(), tmp_path / "parts")[0] == whole
+
+
+ONLINE = [
+    "lr=10",
+    "schedule.warmup_steps=2",
+    "divergence.blow_up.patience=2",
+    "divergence.blow_up.smoothing=0.0",
+]
+AT_END = ["divergence.no_return={_target_:redline.stability.NoReturn,rise:-10,patience:100,smoothing:0.0}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"), [([], "no_learning"), (ONLINE, "blow_up"), (AT_END, "no_return")]
+)
+def test_a_run_that_ended_keeps_its_verdict_when_started_again(run_cfg, tmp_path, keys, reason):
+    cfg = run_cfg("lr=1e-9", *keys)
+    ended, _ = train(cfg, tmp_path)
+    assert ended.reason == reason
+    again, losses = train(cfg, tmp_path)
+    assert dataclasses.asdict(again) == dataclasses.asdict(ended)
+    assert losses == {}
