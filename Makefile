@@ -38,7 +38,7 @@ format: setup ## let ruff format and fix what it can
 	$(PY) -m ruff check --fix .
 
 .venv/bench/installed: .venv/installed bench/requirements.lock
-	$(PY) -m pip install --quiet --no-deps --target .venv/bench -r bench/requirements.lock
+	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv/bench -r bench/requirements.lock
 	@touch $@
 
 bench: .venv/bench/installed ## step speed, logging cost and attention paths; the speed beside a lean loop and two peers

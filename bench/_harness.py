@@ -231,7 +231,7 @@ def race(contenders: Sequence[Contender], cell: Cell, *, rounds: int, steps: int
 
 def spread(values: Sequence[float], form: str) -> str:
     """Median and range, each in the number format ``form``."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def percent(value: float) -> str:

@@ -75,7 +75,7 @@ def measure(dtype: torch.dtype, T: int, K: int, rounds: int) -> dict[str, list[f
 def judge(dtype_name: str, rounds: int) -> Bar:
     dtype, wrong = DTYPES[dtype_name], 0
     print(
-        f"{dtype_name}: {'T':>5} {'K':>3} {'fused ms':>20} {'explicit ms':>20} {'fused/explicit':>18}  chosen"
+        f"{dtype_name}: {'T':>5} {'K':>3} {'fused ms':>25} {'explicit ms':>25} {'fused/explicit':>20}  chosen"
     )
     for T, K in itertools.product(LENGTHS, HEAD_WIDTHS):
         times = measure(dtype, T, K, rounds)
@@ -86,7 +86,7 @@ def judge(dtype_name: str, rounds: int) -> Bar:
         wrong += not agrees
         columns = [spread([1000 * x for x in times[name]], ".2f") for name in ("fused", "explicit")]
         print(
-            f"      {T:5} {K:3} {columns[0]:>20} {columns[1]:>20} {spread(ratios, '.2f'):>18}  "
+            f"      {T:5} {K:3} {columns[0]:>25} {columns[1]:>25} {spread(ratios, '.2f'):>20}  "
             f"{'explicit' if explicit_chosen else 'fused'}{'' if agrees else ': WRONG'}",
             flush=True,
         )

@@ -85,7 +85,6 @@ class DataConfig:
 @dataclass
 class ScheduleConfig:
     _target_: str = MISSING
-    _partial_: bool = True
     warmup_steps: int = MISSING
     final_fraction: float = MISSING  # LR at the last step, as a share of the peak
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from command_helpers import TRAIN, train
 from conftest import Ask
 
-HEAVY = {"torch", "lightning", "mlflow", "optuna", "pandas", "sklearn", "datasets"}
+HEAVY = {"torch", "lightning", "mlflow", "pandas", "tokenizers", "datasets"}
 
 
 def imported(*arguments: str, cwd: Path) -> tuple[set[str], str]:
@@ -32,9 +32,9 @@ def test_help_names_the_variants_and_imports_nothing_heavy(tmp_path: Path) -> No
 
 
 def test_help_answers_in_seconds(tmp_path: Path) -> None:
-    """About one; the best of three, since other tests run beside this one."""
-    seconds = []
-    for _ in range(3):
+    """About one; the best of three where other tests keep the machine busy."""
+    seconds: list[float] = []
+    while len(seconds) < 3 and min(seconds, default=9.0) >= 3:
         began = time.monotonic()
         assert train("--help", cwd=tmp_path).status == 0
         seconds.append(time.monotonic() - began)

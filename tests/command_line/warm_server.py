@@ -4,27 +4,42 @@ Reads requests as JSON lines, {"arguments", "cwd", "before"}, and runs each in a
 would be; answers with {"status", "stdout", "stderr"}. ``before`` is Python that the fork executes first.
 """
 
+import gc
 import json
 import os
 import runpy
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 TRAIN = Path(__file__).parents[2] / "src" / "train.py"
 sys.path[0] = str(TRAIN.parent)
 
+from hydra.core.plugins import Plugins  # noqa: E402
+
+import hydra_plugins.max_lr.search  # noqa: E402, F401
 import redline.training.single  # noqa: E402, F401
 
 
-def run(arguments: list[str], cwd: str, before: str) -> None:
+def run(arguments: list[str], cwd: str, before: str) -> int:
+    """The exit status."""
     os.chdir(cwd)
     exec(before)
     sys.argv = [str(TRAIN), *arguments]
-    runpy.run_path(str(TRAIN), run_name="__main__")
+    try:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def main() -> None:
+    Plugins.instance()  # Hydra looks for its plugins, once
+    gc.freeze()  # or every fork would copy all of torch to collect it
     for line in sys.stdin:
         request = json.loads(line)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -33,8 +48,10 @@ def main() -> None:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                run(**request)
-                sys.exit(0)
+                status = run(**request)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)  # taking an interpreter with torch apart takes seconds
             _, status = os.waitpid(pid, 0)
             out.seek(0)
             err.seek(0)

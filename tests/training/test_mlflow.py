@@ -35,10 +35,6 @@ def history(client, run_id, key):
     return sorted((point.step, point.value) for point in client.get_metric_history(run_id, key))
 
 
-def values(client, run_id, key):
-    return [value for _, value in history(client, run_id, key)]
-
-
 def newest(client, experiment):
     experiment_id = client.get_experiment_by_name(experiment).experiment_id
     return client.search_runs([experiment_id], order_by=["attributes.start_time DESC"])[0]
@@ -61,8 +57,8 @@ def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client
         assert [step for step, _ in points] == [0, 5, 10]
         expected = [reference["norms"][step][name] for step in (0, 5, 10)]
         assert [value for _, value in points] == pytest.approx(expected, rel=1e-4)
-    assert values(client, run_id, "val/loss") == pytest.approx([reference["val_loss"]], rel=1e-5)
-    [perplexity] = values(client, run_id, "val/perplexity")
+    [(_, loss)], [(_, perplexity)] = (history(client, run_id, f"val/{key}") for key in ("loss", "perplexity"))
+    assert loss == pytest.approx(reference["val_loss"], rel=1e-5)
     assert perplexity == pytest.approx(math.exp(reference["val_loss"]), rel=1e-4)
     assert not [name for name in logged if name.endswith("non_finite")]
 

@@ -1,9 +1,10 @@
 """From the composed configuration to the objects of a run."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from redline.errors import UserError
@@ -36,9 +37,15 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         build_model(cfg),
         lr=cfg.lr,
         optimizer=instantiate(cfg.optimizer),
-        schedule=partial(instantiate(cfg.schedule), max_steps=cfg.trainer.max_steps),
+        schedule=_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
+
+
+def _schedule(cfg: DictConfig) -> Callable[[int], float]:
+    # Not Hydra's partial: that one looks its target up again at every step.
+    settings = {str(key): value for key, value in cfg.schedule.items() if key != "_target_"}
+    return partial(get_method(cfg.schedule._target_), max_steps=cfg.trainer.max_steps, **settings)
 
 
 def build_monitor(cfg: DictConfig) -> Monitor:

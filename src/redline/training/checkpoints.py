@@ -38,8 +38,12 @@ class StepSeed(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        # Not torch.manual_seed: it formats a traceback for every device there might be.
+        seed = self.seed * 1_000_003 + trainer.global_step
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
 
 def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:

@@ -36,6 +36,7 @@ class LanguageModel(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.weights = list(model.parameters())  # walking the modules costs as much as clipping
         self.lr = lr
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -52,7 +53,7 @@ class LanguageModel(L.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         # Here and not by the Trainer's flag: that one refuses a fused optimizer under mixed precision.
-        self.grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+        self.grad_norm = nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)
 
     def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
         self.perplexity.update(self.model(tokens_BS[:, :-1]).float(), tokens_BS[:, 1:])
