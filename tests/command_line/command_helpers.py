@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,17 @@ class Answer:
         found = re.search(r"\] search ([^:]+): ", self.stdout)
         assert found, self.stdout + self.stderr
         return found[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search that has ended, and the folder in which it was run."""
+
+    cwd: Path
+    answer: Answer
+
+
+Ask = Callable[..., Answer]
 
 
 def train(*arguments: str, cwd: Path, timeout: float = 240) -> Answer:

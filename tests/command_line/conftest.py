@@ -1,12 +1,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_helpers import Answer, train
+from command_helpers import Answer, Ask, Finished, train
 from filelock import FileLock
 
 
@@ -30,12 +29,6 @@ def smoke(shared: Path) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class Finished:
-    cwd: Path
-    answer: Answer
-
-
 @pytest.fixture(scope="session")
 def finished(shared: Path, smoke: list[str]) -> Finished:
     """That search, undisturbed, run by whichever worker comes first."""
@@ -46,9 +39,6 @@ def finished(shared: Path, smoke: list[str]) -> Finished:
             done = train(*smoke, cwd=cwd)
             answer.write_text(json.dumps(vars(done)))
     return Finished(cwd, Answer(**json.loads(answer.read_text())))
-
-
-Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="session")

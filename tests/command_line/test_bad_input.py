@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from command_helpers import Answer, train
-from conftest import Ask
+from command_helpers import Answer, Ask, train
 
 SMALL = ["experiment=smoke", "trainer.max_steps=3", "trainer.accelerator=cpu"]
 NO_BF16 = "import torch; torch.cpu.get_capabilities = lambda: {'avx2': True}"

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import optuna
-from command_helpers import Started, result, studies, train, trials
-from conftest import Finished
+from command_helpers import Finished, Started, result, studies, train, trials
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -76,7 +75,9 @@ def test_the_studies_agree_with_the_result(finished: Finished) -> None:
         stable = [
             trial.params["lr"]
             for trial in study.trials
-            if trial.value and str(trial.number) not in late and trial.params["lr"] < entry["first_diverged_lr"]
+            if trial.value
+            and str(trial.number) not in late
+            and trial.params["lr"] < entry["first_diverged_lr"]
         ]
         assert max(stable) == entry["max_stable_lr"]
         first = next(t for t in study.trials if t.params["lr"] == entry["first_diverged_lr"])
@@ -121,7 +122,9 @@ def test_a_finished_search_named_again_answers_at_once(finished: Finished, smoke
     again = train(*smoke, f"search.name={name}", cwd=finished.cwd)
     assert (again.status, again.name) == (0, name)
     assert result(finished.cwd, name) == before
-    assert len(trials(finished.cwd, name, "COMPLETE")) == sum(v["trials"] for v in before["variants"].values())
+    assert len(trials(finished.cwd, name, "COMPLETE")) == sum(
+        v["trials"] for v in before["variants"].values()
+    )
 
 
 def test_interrupted_and_killed_searches_go_on_to_the_same_answer(

@@ -1,5 +1,5 @@
-"""A coordinator whose trials are `fake_jobs.trial`. As a script it reads the arguments of ``coordinate`` as
-JSON and prints the result: one of several on the same storage."""
+"""A coordinator whose trials are `fake_jobs.trial`. ``main`` reads the arguments of ``coordinate`` as JSON
+and prints the result: one of several on the same storage."""
 
 import io
 import json
@@ -54,7 +54,12 @@ def coordinate(
                     "lr": 0.0,
                     "seed": 7,
                     "fake": fake,
-                    "trainer": {"max_steps": 10, "precision": "fp32", "keep_checkpoint": True, "threads": None},
+                    "trainer": {
+                        "max_steps": 10,
+                        "precision": "fp32",
+                        "keep_checkpoint": True,
+                        "threads": None,
+                    },
                 }
             ),
         )
@@ -80,7 +85,7 @@ def coordinate(
         named,
         studies,
         {name: DEGRADED for name in variants},
-        Pool([Slot(index, None) for index in range(workers)], preload=["fake_jobs"]),
+        Pool([Slot(index, None) for index in range(workers)], preload=["fake_jobs", "omegaconf"]),
         Display(console),
     )
     done = Coordinated(studies)
@@ -95,6 +100,7 @@ def coordinate(
     return done
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """For `python -c`: a script of its own would be imported again by every trial."""
     sys.stdin.readline()  # wait for the start
     print(json.dumps(coordinate(**json.loads(sys.argv[1])).entries))

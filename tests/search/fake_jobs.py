@@ -56,7 +56,9 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     place.mkdir(parents=True, exist_ok=True)
     tries = len(list(place.glob("try-*")))
     (place / f"try-{tries}-{os.getpid()}").touch()
-    send({"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"})
+    send(
+        {"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"}
+    )
     time.sleep(fake.get("seconds", 0))
     if tries < fake.get("crashes", {}).get(lr, 0):
         os.kill(os.getpid(), signal.SIGKILL)

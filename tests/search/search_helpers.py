@@ -12,7 +12,12 @@ DEGRADED = {"degraded": Degraded(tolerance=0.25)}
 
 
 def outcome(
-    lr: float = 0.1, seed: int = 0, *, reason: str | None = None, val_loss: float | None = 4.0, steps: int = 10
+    lr: float = 0.1,
+    seed: int = 0,
+    *,
+    reason: str | None = None,
+    val_loss: float | None = 4.0,
+    steps: int = 10,
 ) -> Outcome:
     return Outcome(
         lr=lr,
@@ -68,9 +73,14 @@ def simulate(
         verdicts = reasons(done.outcomes, rules)
         done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
 
-        def now() -> tuple[Point, ...]:
+        def now(verdicts: Mapping[Point, str | None] = verdicts) -> tuple[Point, ...]:
             its = plan(
-                verdicts, running, rungs=rungs, seeds=seeds, vote=vote, given_up=done.given_up  # noqa: B023
+                verdicts,
+                running,
+                rungs=rungs,
+                seeds=seeds,
+                vote=vote,
+                given_up=done.given_up,
             )
             assert its.done == (not its.needed and its.spare is None)
             spare = (its.spare,) if spares and its.spare is not None else ()

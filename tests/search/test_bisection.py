@@ -1,5 +1,6 @@
 """The bisection, by simulation: any ladder, any edge, any seeds, any number and order of workers."""
 
+import itertools
 import math
 from typing import Any
 
@@ -61,7 +62,12 @@ def any_searches(draw: st.DrawFn, crashes: bool = False) -> dict[str, Any]:
     one = st.one_of(ends, ends, st.none()) if crashes else ends
     points = [Point(rung, seed) for rung in range(rungs) for seed in range(seeds)]
     found = draw(st.lists(one, min_size=len(points), max_size=len(points)))
-    return {"rungs": rungs, "seeds": seeds, "vote": draw(VOTES), "grid": dict(zip(points, found, strict=True))}
+    return {
+        "rungs": rungs,
+        "seeds": seeds,
+        "vote": draw(VOTES),
+        "grid": dict(zip(points, found, strict=True)),
+    }
 
 
 @given(monotone_searches())
@@ -166,7 +172,7 @@ def test_in_a_search_rule_five_only_turns_stable_into_diverged(
 ) -> None:
     choose = lambda count: data.draw(st.integers(0, count - 1), label="the next to end")  # noqa: E731
     history = simulate(search["grid"], **shape(search), workers=workers, choose=choose).diverged_by_then
-    for earlier, later in zip(history, history[1:], strict=False):
+    for earlier, later in itertools.pairwise(history):
         assert earlier <= later
 
 

@@ -72,9 +72,7 @@ def test_a_late_verdict_of_rule_five_reaches_the_result_the_storage_and_the_trac
 ) -> None:
     """A spare worker's smaller rate shows that a rate which ended stable was degraded."""
     losses = {"0.1": 5.0, "0.2": 4.0, "0.4": 3.0, "0.8": 4.9, "1.6": 5.0}
-    done = coordinate(
-        url, str(tmp_path), {"qk": {"edge": 3.2, "losses": losses}}, ladder=LADDER, workers=4
-    )
+    done = coordinate(url, str(tmp_path), {"qk": {"edge": 3.2, "losses": losses}}, ladder=LADDER, workers=4)
     assert done.entries["qk"]["max_stable_lr"] == 0.4
     assert done.entries["qk"]["first_diverged_reason"] == "degraded"
     assert late_verdicts_agree(done)
@@ -102,9 +100,7 @@ def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str,
     assert "given up" in done.said
 
 
-def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(
-    url: str, tmp_path: Path
-) -> None:
+def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(url: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^lr=0\.1: allowed: others$"):
         coordinate(
             url,
@@ -174,7 +170,7 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
     path = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
     both = [
         subprocess.Popen(
-            [sys.executable, HERE / "coordinate.py", json.dumps(arguments)],
+            [sys.executable, "-c", "import coordinate; coordinate.main()", json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -44,7 +44,9 @@ def runs(ends: str, first_loss: float = 4.0) -> dict[Point, Outcome]:
     }
 
 
-def entry(outcomes: dict[Point, Outcome], seeds: int = 1, given_up: set[Point] = frozenset()) -> dict[str, Any]:
+def entry(
+    outcomes: dict[Point, Outcome], seeds: int = 1, given_up: set[Point] = frozenset()
+) -> dict[str, Any]:
     return variant_result(
         outcomes,
         reasons(outcomes, DEGRADED),
@@ -119,7 +121,9 @@ def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:
         ("d---", "below", ["< 0.1, censored", "the smallest LR of the ladder diverged; the edge lies lower"]),
     ],
 )
-def test_a_censored_edge_is_no_number_and_the_table_says_so(ends: str, censored: str, said: list[str]) -> None:
+def test_a_censored_edge_is_no_number_and_the_table_says_so(
+    ends: str, censored: str, said: list[str]
+) -> None:
     its = entry(runs(ends))
     assert its["max_stable_lr"] is None
     assert its["censored"] == censored

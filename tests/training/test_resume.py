@@ -1,13 +1,14 @@
 """A run that died and went on from its checkpoint is the run that did not, to the bit."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from training_helpers import Stopped, train
 
-from redline.training.checkpoints import CHECKPOINT
+from redline.training.checkpoints import CHECKPOINT, StepSeed
 
 
 def checkpoint(directory):
@@ -61,6 +62,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run_cfg, tmp_path, norm, drop
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert_same(a[part], b[part], part)
     assert_same(a["callbacks"]["Watch"], b["callbacks"]["Watch"])
+
+
+def test_a_steps_randomness_depends_on_seed_and_step_alone():
+    module = SimpleNamespace(device=torch.device("cpu"))
+
+    def drawn(seed, step):
+        StepSeed(seed).on_train_batch_start(SimpleNamespace(global_step=step), module, None, 0)
+        return torch.rand(4).tolist()
+
+    points = [(seed, step) for seed in (0, 1) for step in (0, 1, 2)]
+    assert len({tuple(drawn(*point)) for point in points}) == len(points)
+    assert drawn(1, 2) == drawn(1, 2)
 
 
 def test_a_named_checkpoint_is_gone_on_from_in_another_directory(run_cfg, tmp_path):
