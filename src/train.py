@@ -9,7 +9,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; run `make setup` once, then use .venv/bin/python")
 
 from redline.command_line import user_errors
-from redline.config import register
+from redline.config import check_keys, register
 
 register()
 
@@ -21,6 +21,7 @@ def train(cfg: DictConfig) -> float | None:
     from redline.training.single import train_once
 
     with user_errors():
+        check_keys(cfg)
         return train_once(cfg).val_loss
 
 

@@ -4,12 +4,14 @@ Hydra merges the YAML files of ``conf/`` into these classes, so an unknown key o
 type fails at composition with the key's name. Values live in the YAML files, not here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
+
+from redline.errors import UserError
 
 
 class Positions(StrEnum):
@@ -106,6 +108,7 @@ class TrainerConfig:
 @dataclass
 class SearchConfig:
     name: str = MISSING
+    ladder: list[float] = MISSING  # peak LRs
 
 
 @dataclass
@@ -127,3 +130,13 @@ class Config:
 def register() -> None:
     """Make the schema known to Hydra as ``schema``, the first entry of ``conf/train.yaml``."""
     ConfigStore.instance().store(name="schema", node=Config)
+
+
+def check_keys(cfg: DictConfig, schema: type = Config, group: str = "") -> None:
+    """Raise UserError for a key that the schema does not have; `+key=` on the command line lets one in."""
+    known = {field.name: field.type for field in fields(schema)}
+    for key in map(str, cfg):
+        if key not in known:
+            raise UserError(f"{group}{key}: unknown key; allowed here: {', '.join(sorted(known))}")
+        if is_dataclass(known[key]):
+            check_keys(cfg[key], known[key], f"{group}{key}.")  # type: ignore[arg-type]

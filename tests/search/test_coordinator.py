@@ -87,8 +87,6 @@ def test_a_crash_is_tried_again_and_is_no_divergence(url: str, tmp_path: Path) -
     assert (done.entries["qk"]["max_stable_lr"], done.entries["qk"]["open"]) == (0.4, [])
     assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "crash": 3}
     assert "qk lr=0.4: crashed (killed by signal SIGKILL), tried again; its log is in" in done.said
-    # What the tracker has of the crashed tries is to be closed.
-    assert sorted(done.killed_runs) == ["run-0.1-7-0", "run-0.1-7-1", "run-0.4-7-0"]
 
 
 def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str, tmp_path: Path) -> None:
@@ -162,7 +160,7 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
     arguments: dict[str, Any] = {
         "url": url,
         "directory": str(tmp_path),
-        "variants": {"baseline": {"edge": 0.2, "seconds": 0.1}, "qk": {"edge": 1.6, "seconds": 0.1}},
+        "variants": {"baseline": {"edge": 0.2, "seconds": 0.3}, "qk": {"edge": 1.6, "seconds": 0.3}},
         "ladder": LADDER,
         "seeds": 2,
         "workers": 2,
@@ -179,6 +177,10 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
         )
         for _ in range(2)
     ]
+    for process in both:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
     for process in both:
         assert process.stdin is not None
         process.stdin.write("go\n")

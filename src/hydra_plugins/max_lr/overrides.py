@@ -36,7 +36,10 @@ def split(
                     f"{override.input_line}: an interval is for lr; allowed here: a list or a range"
                 )
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in dict.fromkeys(override.sweep_string_iterator())])
+            values = list(dict.fromkeys(override.sweep_string_iterator()))
+            if not values:
+                raise UserError(f"{override.input_line}: gives no value; allowed: one or more")
+            choices.append([f"{key}={value}" for value in values])
         else:
             assert override.input_line is not None
             choices.append([override.input_line])

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from hydra_plugins.max_lr.overrides import split, varied
+from redline.config import check_keys
 from redline.errors import UserError
 from redline.search.coordinator import Coordinator, Settings
 from redline.search.display import Display
@@ -40,7 +41,7 @@ def search(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     _check(settings)
-    ladder, choices = split(arguments, config_loader, settings.ladder, settings.tolerance)
+    ladder, choices = split(arguments, config_loader, config.search.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
     pool = Pool(slots, preload=["redline.training.warm"])
@@ -131,6 +132,7 @@ def _compose(
         values = dict(override.split("=", 1) for override in chosen)
         with open_dict(cfg):
             del cfg["hydra"]
+        check_keys(cfg)
         variants.append(Variant(norm, tuple((key, values[key]) for key in keys), cfg))
     return variants
 
@@ -150,9 +152,14 @@ class _Housekeeping:
 
     def tidy(self, coordinator: Coordinator, tracking_uri: str | None) -> None:
         """Make the tracker agree with the search's verdicts."""
-        verdicts, killed = coordinator.late_verdicts(), coordinator.killed_runs
-        if tracking_uri is not None and (verdicts or killed):
-            self._run("tidy", {"tracking_uri": tracking_uri, "verdicts": verdicts, "killed": killed})
+        if tracking_uri is not None:
+            payload = {
+                "tracking_uri": tracking_uri,
+                "experiment": coordinator.settings.name,
+                "verdicts": coordinator.late_verdicts(),
+                "alive": coordinator.alive(),
+            }
+            self._run("tidy", payload)
 
     def _run(self, job: str, payload: dict[str, Any]) -> dict[str, Any]:
         slot, log = self.pool.slots[0], self.directory / f"{job}.log"

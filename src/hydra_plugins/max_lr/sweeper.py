@@ -1,6 +1,6 @@
 """Hydra's door to the search: `python src/train.py -m …` comes in here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -18,7 +18,6 @@ class MaxLRSweeperConf:
     workers: int | None = MISSING
     seeds: int = MISSING
     vote: str = MISSING
-    ladder: list[float] = field(default_factory=list)
     tolerance: float = MISSING
     reference: str = MISSING
     retries: int = MISSING

@@ -20,6 +20,11 @@ class Monitor(Callback):
         self.taps = list(taps.values())
         self.every = every
 
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            for tap in self.taps:
+                tap.attach(list(module.model.blocks))  # type: ignore[union-attr, arg-type]
+
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:

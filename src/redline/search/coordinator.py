@@ -95,7 +95,6 @@ class Coordinator:
         self.interrupt = Interrupt()
         self.running: dict[int, Running] = {}  # by slot
         self.silence = Silence(settings.patience)
-        self.killed_runs: list[str] = []
         self._step_rate: float | None = None  # steps a second of one slot
 
     def run(self) -> dict[str, Any]:
@@ -121,6 +120,11 @@ class Coordinator:
                 if reason and not outcome.diverged and outcome.run_id:
                     late[outcome.run_id] = reason
         return late
+
+    def alive(self) -> list[tuple[str, int]]:
+        """Variant and number of every trial that somebody still runs."""
+        looks = self._look_at_all()
+        return [(name, trial.number) for name, look in looks.items() for trial in look.running.values()]
 
     def _loop(self) -> None:
         while True:
@@ -233,8 +237,6 @@ class Coordinator:
             raise UserError(message.user_error)
         if message.crash is not None:
             study.fail(run.claim.number, "crash")
-            if run.run_id is not None:
-                self.killed_runs.append(run.run_id)
             tried = study.state().crashes[run.claim.point]
             what = "tried again" if tried <= self.settings.retries else "given up"
             self.display.say(f"{run.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
@@ -267,8 +269,6 @@ class Coordinator:
         run = self.running.pop(slot.index)
         self.pool.stop(slot)
         self.studies[run.variant.name].fail(run.claim.number, "interrupted")
-        if run.run_id is not None:
-            self.killed_runs.append(run.run_id)
 
     def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
@@ -282,8 +282,6 @@ class Coordinator:
                 if owner.is_gone() or self.silence.too_long(owner.claim, trial.user_attrs["beat"]):
                     self.studies[name].fail(trial.number, "lost")
                     found = True
-                    if trial.user_attrs.get("run_id"):
-                        self.killed_runs.append(trial.user_attrs["run_id"])
         return found
 
     def _beat(self) -> None:

@@ -40,6 +40,8 @@ def from_range(start: float, stop: float, step: float) -> list[float]:
         first, last, width = (Decimal(str(number)) for number in (start, stop, step))
     except InvalidOperation:
         raise UserError(f"{text}: allowed: numbers") from None
+    if not all(number.is_finite() for number in (first, last, width)):
+        raise UserError(f"{text}: allowed: finite numbers")
     if width == 0:
         raise UserError(f"{text}: the step is 0; allowed: any other step")
     count = int((last - first) / width) + 1
@@ -51,8 +53,8 @@ def from_range(start: float, stop: float, step: float) -> list[float]:
 
 def from_interval(low: float, high: float, tolerance: float) -> list[float]:
     """Rungs from ``low`` to ``high``, equal in log LR, each at most ``tolerance`` above the one below."""
-    if not 0 < low < high:
-        raise UserError(f"lr=interval({low:g},{high:g}): allowed: 0 < low < high")
+    if not 0 < low < high < math.inf:
+        raise UserError(f"lr=interval({low:g},{high:g}): allowed: 0 < low < high, both finite")
     if not tolerance > 0:
         raise UserError(f"hydra.sweeper.tolerance={tolerance}: allowed: a number above 0")
     gaps = max(1, math.ceil(math.log(high / low) / math.log1p(tolerance) - 1e-9))

@@ -56,7 +56,7 @@ class Pool:
         # The server is a fresh interpreter: it must find what we find.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        self._context.set_forkserver_preload(preload)
+        self._context.set_forkserver_preload(["redline.search.silent_end", *preload])
 
     def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
         """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""

@@ -32,13 +32,13 @@ def variant_result(
     known = rung_verdicts(verdicts, len(ladder), seeds, vote)
     ends = bracket(known)
     censored = None
-    if ends.diverged == len(ladder):
+    if ends.stable == len(ladder) - 1:
         censored = "above"
     elif ends.diverged == 0:
         censored = "below"
     open_lrs = sorted({ladder[point.rung] for point in given_up if ends.stable < point.rung < ends.diverged})
     edge = None if censored or open_lrs else ends.stable
-    first_diverged = None if censored == "above" else ends.diverged
+    first_diverged = None if ends.diverged == len(ladder) else ends.diverged
     losses = _losses(outcomes)
     best = min(losses, key=lambda rung: losses[rung], default=None)
     return {

@@ -3,22 +3,20 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import make_url
 
 from redline.errors import UserError
 from redline.search.owner import Owner
 from redline.search.verdicts import Point
+from redline.sqlite import first_opening
 from redline.stability import Outcome
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -34,7 +32,7 @@ def open_storage(url: str) -> BaseStorage:
         # Workers of one machine share the file: wait for each other's writes.
         options["connect_args"] = {"timeout": 60}
     try:
-        with _first_opening(url):
+        with first_opening(url):
             return RDBStorage(url, engine_kwargs=options)
     # Whatever the driver raises, from a missing module to a refused connection, it is this URL.
     except Exception as error:
@@ -43,14 +41,6 @@ def open_storage(url: str) -> BaseStorage:
             f"hydra.sweeper.storage={url}: does not open ({reason}); "
             "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
         ) from error
-
-
-def _first_opening(url: str) -> AbstractContextManager[Any]:
-    """Keeps other processes out: several that open a fresh SQLite file at once crash."""
-    file = make_url(url).database if url.startswith("sqlite") else None
-    if file is None or not Path(file).absolute().parent.is_dir():
-        return nullcontext()
-    return FileLock(f"{file}.lock")
 
 
 @dataclass(frozen=True)

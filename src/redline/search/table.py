@@ -35,7 +35,8 @@ def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) ->
         shown, diverged = f"< {ladder[0]:g}, censored", f"{ladder[0]:g}"
     else:
         shown = "open" if edge is None else f"{edge:g}" + ("*" if entry["stable_above"] else "")
-        diverged = f"{entry['first_diverged_lr']:g}"
+        first = entry["first_diverged_lr"]
+        diverged = "–" if first is None else f"{first:g}"
     return [
         shown,
         diverged,

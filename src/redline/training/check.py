@@ -1,5 +1,6 @@
 """What can be found wrong with a configuration before any training."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,7 @@ from redline.training.precision import check_precision
 
 def check(cfg: DictConfig) -> None:
     """Raise UserError for a run that cannot work; costs milliseconds and no memory for weights."""
-    if not cfg.lr > 0:
+    if not 0 < cfg.lr < math.inf:
         raise UserError(f"lr={cfg.lr}: allowed: a number above 0")
     _at_least(cfg, 1, ["trainer.max_steps", "trainer.checkpoint_every", "model.width", "model.num_layers"])
     _at_least(cfg, 1, ["model.num_heads", "model.mlp_ratio"])

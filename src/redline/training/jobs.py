@@ -64,14 +64,20 @@ def trial(payload: dict[str, Any], send: Send) -> dict[str, Any]:
 
 
 def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
-    """Make the tracker agree with the search. Payload: ``tracking_uri``, ``verdicts`` (run id -> rule
-    that the search's verdict names), ``killed`` (ids of runs that will not go on)."""
+    """Make the tracker agree with the search.
+
+    Payload: ``tracking_uri``; ``experiment``; ``verdicts``, run id -> the rule that the search's verdict
+    names; ``alive``, (variant, trial number) of the trials that still run: no other run goes on.
+    """
     quieten()
     client = MlflowClient(payload["tracking_uri"])
     for run_id, reason in payload["verdicts"].items():
         client.set_tag(run_id, "verdict", "diverged")
         client.set_tag(run_id, "reason", reason)
-    for run_id in payload["killed"]:
-        if client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, "KILLED")
+    alive = {(variant, str(number)) for variant, number in payload["alive"]}
+    experiment = client.get_experiment_by_name(payload["experiment"])
+    assert experiment is not None
+    for run_ in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+        if (run_.data.tags.get("variant"), run_.data.tags.get("trial")) not in alive:
+            client.set_terminated(run_.info.run_id, "KILLED")
     return {}

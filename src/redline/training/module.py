@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics.text import Perplexity
+from torchmetrics import MeanMetric
 
 from redline.model import Transformer
 
@@ -41,11 +41,10 @@ class LanguageModel(L.LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
-        self.perplexity = Perplexity()
+        self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
 
     def training_step(self, tokens_BS: Tensor, batch_idx: int) -> Tensor:
-        logits_BTV = self.model(tokens_BS[:, :-1])
-        loss = F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BS[:, 1:].flatten())
+        loss = self._cross_entropy(tokens_BS, "mean")
         self.loss = loss.detach()
         return loss
 
@@ -56,13 +55,18 @@ class LanguageModel(L.LightningModule):
         self.grad_norm = nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)
 
     def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
-        self.perplexity.update(self.model(tokens_BS[:, :-1]).float(), tokens_BS[:, 1:])
+        # Token by token: with NaN let through, the metric takes no weights.
+        self.val_loss.update(self._cross_entropy(tokens_BS, "none"))
 
     def on_validation_epoch_end(self) -> None:
-        # The loss is the logarithm of the perplexity, so that the two can never disagree.
-        perplexity = self.perplexity.compute()
-        self.perplexity.reset()
-        self.log_dict({"val/loss": torch.log(perplexity), "val/perplexity": perplexity})
+        loss = self.val_loss.compute()
+        self.val_loss.reset()
+        # exp of the mean loss over all tokens, not the mean of the batches' perplexities.
+        self.log_dict({"val/loss": loss, "val/perplexity": torch.exp(loss)})
+
+    def _cross_entropy(self, tokens_BS: Tensor, reduction: str) -> Tensor:
+        logits_BTV = self.model(tokens_BS[:, :-1])
+        return F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BS[:, 1:].flatten(), reduction=reduction)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.model.parameters(), self.lr)

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
-from redline.stability import EndRule, OnlineRule, Outcome, build_rules
+from redline.stability import EndRule, OnlineRule, Outcome, Verdict, build_rules
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
 from redline.training.check import check
@@ -54,7 +55,7 @@ def run(
         run_id=state.get("run_id"),
     )
     try:
-        tracker.log_hyperparams(OmegaConf.to_container(cfg, resolve=True, enum_to_str=True))
+        tracker.log_hyperparams(_parameters(cfg))
         watch = Watch(build_rules(cfg.divergence, OnlineRule), tracker.run_id, report)
         trainer = L.Trainer(
             accelerator=device_of(cfg).type.replace("cuda", "gpu"),
@@ -71,7 +72,8 @@ def run(
             ],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
             limit_val_batches=cfg.data.val_batches,
-            val_check_interval=None,
+            val_check_interval=cfg.trainer.max_steps + 1,
+            check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=cfg.trainer.max_steps,
             enable_progress_bar=False,
@@ -87,14 +89,15 @@ def run(
             seed=cfg.seed,
             max_steps=cfg.trainer.max_steps,
         )
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        steps = trainer.global_step
+        try:
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        steps, verdict = trainer.global_step, watch.final_verdict()
         metrics: Mapping[str, float] = {}
-        if watch.verdict is None:
+        if verdict is None:
             metrics = trainer.validate(module, data, verbose=False)[0]
-        outcome = _outcome(cfg, watch, steps, metrics, corpus.unigram_entropy)
+        outcome = _outcome(cfg, watch, verdict, steps, metrics, corpus.unigram_entropy)
     except BaseException as error:
         ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
         end_run(tracker, "KILLED" if ended_from_outside else "FAILED")
@@ -118,14 +121,13 @@ def run(
 def _outcome(
     cfg: DictConfig,
     watch: Watch,
+    verdict: Verdict | None,
     optimizer_steps: int,
     metrics: Mapping[str, float],
     unigram_entropy: float,
 ) -> Outcome:
     val_loss = metrics.get("val/loss")
-    reason, step = (
-        (watch.verdict.reason, watch.verdict.step) if watch.verdict else (None, watch.steps_seen - 1)
-    )
+    reason, step = (verdict.reason, verdict.step) if verdict else (None, watch.steps_seen - 1)
     if val_loss is not None:
         rules = build_rules(cfg.divergence, EndRule)
         broken = [name for name, rule in rules.items() if rule.broken_by(val_loss, unigram_entropy)]
@@ -144,6 +146,14 @@ def _outcome(
         spikes=sum(getattr(rule, "spikes", 0) for rule in watch.rules.values()),
         run_id=watch.run_id,
     )
+
+
+def _parameters(cfg: DictConfig) -> dict[str, Any]:
+    """What a tracker shows of a run's configuration."""
+    parameters = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    assert isinstance(parameters, dict)
+    del parameters["search"]  # a tag tells it
+    return {str(key): value for key, value in parameters.items()}
 
 
 def quieten() -> None:

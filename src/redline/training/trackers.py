@@ -2,23 +2,21 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from omegaconf import DictConfig
 
-
-def _as_uri(location: str) -> str:
-    return location if "://" in location else Path(location).resolve().as_uri()
-
+from redline.sqlite import first_opening
 
 # What MLflow takes in one call.
 _MAX_METRICS = 1000
+_MAX_PARAMS = 100
 
 
 class NoTracker(DummyLogger):
@@ -40,11 +38,31 @@ class BufferedMLFlowLogger(MLFlowLogger):
     ``<metric>/non_finite`` to 1 at its step.
     """
 
-    def __init__(self, *, tracking_uri: str, artifact_location: str, flush_every: int, **kwargs: Any) -> None:
-        super().__init__(tracking_uri=tracking_uri, artifact_location=_as_uri(artifact_location), **kwargs)
+    def __init__(
+        self,
+        *,
+        experiment_name: str,
+        tracking_uri: str,
+        artifact_location: str,
+        flush_every: int,
+        **kwargs: Any,
+    ) -> None:
+        _open_store(tracking_uri, experiment_name, artifact_location)
+        super().__init__(experiment_name=experiment_name, tracking_uri=tracking_uri, **kwargs)
         self._flush_every = flush_every
         self._buffer: list[Metric] = []
         self._steps_buffered: set[int] = set()
+
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """A run that is gone on with keeps the parameters it began with, which MLflow does not let one
+        change; each that is different now is a tag ``changed/<parameter>``.
+        """
+        before = self.experiment.get_run(self.run_id).data.params
+        now = {key: str(value) for key, value in _flat(params)}
+        new = [Param(key, value) for key, value in now.items() if key not in before]
+        for start in range(0, len(new), _MAX_PARAMS):
+            self.experiment.log_batch(self.run_id, params=new[start : start + _MAX_PARAMS])
+        self.set_tags({f"changed/{key}": now[key] for key in now if before.get(key, now[key]) != now[key]})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         now, step = int(time.time() * 1000), step or 0
@@ -75,9 +93,24 @@ def prepare_tracker(spec: DictConfig, experiment: str) -> None:
     """Create the tracker's store and experiment, once, before several processes open them."""
     if spec.get("tracking_uri") is None:
         return
-    client = MlflowClient(spec.tracking_uri)
-    if client.get_experiment_by_name(experiment) is None:
-        client.create_experiment(experiment, artifact_location=_as_uri(spec.artifact_location))
+    _open_store(spec.tracking_uri, experiment, spec.artifact_location)
+
+
+def _open_store(tracking_uri: str, experiment: str, artifact_location: str) -> None:
+    with first_opening(tracking_uri):
+        client = MlflowClient(tracking_uri)
+        if client.get_experiment_by_name(experiment) is None:
+            if "://" not in artifact_location:
+                artifact_location = Path(artifact_location).resolve().as_uri()
+            client.create_experiment(experiment, artifact_location=artifact_location)
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def end_run(tracker: Logger, status: str) -> None:

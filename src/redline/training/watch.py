@@ -1,7 +1,7 @@
 """The callback that looks at every step: logs it, reports it, and ends a run that diverged."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
@@ -42,6 +42,7 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._trainer = trainer
+        trainer.should_stop = self.verdict is not None
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: LanguageModel, outputs: Any, batch: Any, batch_idx: int
@@ -50,11 +51,11 @@ class Watch(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._judge(trainer, self.reader.flush())
-        if self.verdict is None and trainer.global_step >= (trainer.max_steps or 0):
-            for reason, rule in self.rules.items():
-                if rule.broken_at_end():
-                    self.verdict = Verdict(reason, trainer.global_step - 1)
-                    return
+
+    def final_verdict(self) -> Verdict | None:
+        """Once a run has ended: the rule it broke on its way or at its end."""
+        broken = [reason for reason, rule in self.rules.items() if rule.broken_at_end()]
+        return self.verdict or (Verdict(broken[0], self.steps_seen - 1) if broken else None)
 
     def _judge(self, trainer: L.Trainer, ready: tuple[int, list[float]] | None) -> None:
         if ready is None or self.verdict is not None:
@@ -80,12 +81,14 @@ class Watch(Callback):
             "initial_loss": self.initial_loss,
             "last_loss": self.last_loss,
             "steps_seen": self.steps_seen,
+            "verdict": self.verdict and asdict(self.verdict),
             "rules": {reason: rule.state_dict() for reason, rule in self.rules.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.initial_loss, self.last_loss = state["initial_loss"], state["last_loss"]
         self.steps_seen = state["steps_seen"]
+        self.verdict = state["verdict"] and Verdict(**state["verdict"])
         for reason, rule_state in state["rules"].items():
             if reason in self.rules:
                 self.rules[reason].load_state_dict(rule_state)

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -25,8 +27,10 @@ class SigmaReparam(nn.Module):
         self.register_buffer("v", v[0].clone())
 
     def forward(self, weight: Tensor) -> Tensor:
+        device = weight.device.type
+        castable = torch.amp.is_autocast_available(device)  # not so on the meta device
         # Autocast would take sigma in bf16: three digits, and every weight is divided by it.
-        with torch.autocast(weight.device.type, enabled=False):
+        with torch.autocast(device, enabled=False) if castable else nullcontext():
             u, v = self._singular_vectors(weight)
             return weight * (self.gamma / torch.dot(u, torch.mv(weight, v)))
 
