@@ -64,7 +64,7 @@ def judge(cell: Cell, rival: str, result: Race) -> Bar:
 
 def main() -> None:
     names = [contender.name for contender in contenders()]
-    parser = arguments(__doc__, cells=LEAN_BARS, rounds=5)
+    parser = arguments(__doc__, cells=LEAN_BARS, rounds=9)
     parser.add_argument("--contenders", nargs="+", choices=names, default=names, help="beside ours")
     parser.add_argument(
         "--emulated-bf16", action="store_true", help="bf16 also without instructions for it (very slow)"
