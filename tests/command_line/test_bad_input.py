@@ -96,6 +96,8 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
         (["hydra.sweeper.seeds=0"], ["hydra.sweeper.seeds=0", "1 or more"]),
         (["hydra.sweeper.vote=most"], ["hydra.sweeper.vote=most", "any, majority, all"]),
         (["hydra.sweeper.retries=-1"], ["hydra.sweeper.retries=-1", "0 or more"]),
+        (["hydra.sweeper.beat_every=0"], ["hydra.sweeper.beat_every=0", "above 0"]),
+        (["hydra.sweeper.patience=1"], ["hydra.sweeper.patience=1", "more than beat_every"]),
         (["hydra.sweeper.storage=nonsense"], ["hydra.sweeper.storage=nonsense", "sqlite:///PATH"]),
         (["hydra.sweeper.storage=sqlite:////proc/no/db"], ["hydra.sweeper.storage=sqlite:////proc/no/db"]),
         (["hydra.sweeper.storage=postgresql://u:p@127.0.0.1:1/d"], ["hydra.sweeper.storage=postgresql://"]),

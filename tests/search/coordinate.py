@@ -79,7 +79,6 @@ def coordinate(
             patience=60.0,
             trial_job="fake_jobs:trial",
             threads=1,
-            precision=precision,
         ),
         named,
         studies,

@@ -160,7 +160,7 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
     arguments: dict[str, Any] = {
         "url": url,
         "directory": str(tmp_path),
-        "variants": {"baseline": {"edge": 0.2, "seconds": 0.3}, "qk": {"edge": 1.6, "seconds": 0.3}},
+        "variants": {"baseline": {"edge": 0.2, "seconds": 0.8}, "qk": {"edge": 1.6, "seconds": 0.8}},
         "ladder": LADDER,
         "seeds": 2,
         "workers": 2,

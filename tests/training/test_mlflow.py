@@ -41,7 +41,7 @@ def newest(client, experiment):
 
 
 def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client, tmp_path):
-    cfg = run_cfg(*store["overrides"], "norm=qkv", "monitor.every=5", "tracker.flush_every=5")
+    cfg = run_cfg(*store["overrides"], "norm=qkv", "lr=0.003", "monitor.every=5", "tracker.flush_every=5")
     outcome, _ = train(cfg, tmp_path, experiment="curves")
     run_id, reference = outcome.run_id, hand_written(cfg)
     every_step = list(range(12))
@@ -64,11 +64,11 @@ def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client
 
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
-    tags = {"norm": "any", "lr": "0.03", "seed": "0", "precision": "fp32", "step": "11", "spikes": "0"}
+    tags = {"norm": "any", "lr": "0.003", "seed": "0", "precision": "fp32", "step": "11", "spikes": "0"}
     diverged = reference["val_loss"] >= reference["unigram_entropy"]
     tags |= {"verdict": "diverged" if diverged else "stable", "reason": "no_learning" if diverged else ""}
     assert {key: run.data.tags[key] for key in tags} == tags
-    params = {"lr": "0.03", "model/width": "32", "trainer/precision": "fp32", "schedule/warmup_steps": "5"}
+    params = {"lr": "0.003", "model/width": "32", "trainer/precision": "fp32", "schedule/warmup_steps": "5"}
     assert {key: run.data.params[key] for key in params} == params
 
 

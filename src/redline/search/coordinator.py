@@ -40,7 +40,6 @@ class Settings:
     patience: float  # seconds of silence after which another machine's trial is lost
     trial_job: str  # `module:function` that trains a point
     threads: int | None
-    precision: Mapping[str, str]  # of each variant
 
 
 @dataclass
@@ -121,11 +120,6 @@ class Coordinator:
                     late[outcome.run_id] = reason
         return late
 
-    def alive(self) -> list[tuple[str, int]]:
-        """Variant and number of every trial that somebody still runs."""
-        looks = self._look_at_all()
-        return [(name, trial.number) for name, look in looks.items() for trial in look.running.values()]
-
     def _loop(self) -> None:
         while True:
             looks = self._look_at_all()
@@ -136,7 +130,8 @@ class Coordinator:
                     name = self._start_next(slot, looks)
                     if name is not None:
                         looks[name] = self._look(name)
-            if all(look.plan.done for look in looks.values()) and not self.running:
+            # A run of somebody else's may still turn a verdict: rule 5 compares with it.
+            if all(look.plan.done and not look.running for look in looks.values()):
                 return
             self._wait(looks)
 
@@ -196,7 +191,7 @@ class Coordinator:
         with open_dict(cfg):
             cfg.lr = settings.ladder[claim.point.rung]
             cfg.seed = variant.cfg.seed + claim.point.seed
-            cfg.trainer.precision = settings.precision[variant.name]
+            cfg.trainer.precision = self.studies[variant.name].facts["precision"]
             cfg.trainer.keep_checkpoint = False
             if cfg.trainer.threads is None:
                 cfg.trainer.threads = settings.threads

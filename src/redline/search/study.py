@@ -84,6 +84,7 @@ class VariantStudy:
         for key, value in facts.items():
             if key not in known:
                 self.study.set_user_attr(key, value)
+        self.facts = {**facts, **known}
         self._space = {
             "lr": FloatDistribution(ladder[0], ladder[-1], log=True),
             "seed": IntDistribution(first_seed, first_seed + 1000),

@@ -66,18 +66,16 @@ def trial(payload: dict[str, Any], send: Send) -> dict[str, Any]:
 def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
     """Make the tracker agree with the search.
 
-    Payload: ``tracking_uri``; ``experiment``; ``verdicts``, run id -> the rule that the search's verdict
-    names; ``alive``, (variant, trial number) of the trials that still run: no other run goes on.
+    Payload: ``tracking_uri``; ``experiment``, whose trials have all ended; ``verdicts``, run id -> the rule
+    that the search's verdict names.
     """
     quieten()
     client = MlflowClient(payload["tracking_uri"])
     for run_id, reason in payload["verdicts"].items():
         client.set_tag(run_id, "verdict", "diverged")
         client.set_tag(run_id, "reason", reason)
-    alive = {(variant, str(number)) for variant, number in payload["alive"]}
     experiment = client.get_experiment_by_name(payload["experiment"])
     assert experiment is not None
-    for run_ in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
-        if (run_.data.tags.get("variant"), run_.data.tags.get("trial")) not in alive:
-            client.set_terminated(run_.info.run_id, "KILLED")
+    for killed in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+        client.set_terminated(killed.info.run_id, "KILLED")
     return {}
