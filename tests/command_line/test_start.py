@@ -7,7 +7,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 from command_helpers import TRAIN, Ask, train
 
-HEAVY = {"torch", "lightning", "mlflow", "pandas", "tokenizers", "datasets"}
+HEAVY = {"torch", "lightning", "mlflow", "pandas", "tokenizers", "datasets", "optuna", "sqlalchemy"}
 
 
 def imported(*arguments: str, cwd: Path) -> tuple[set[str], str]:

@@ -18,7 +18,7 @@ sys.path[0] = str(TRAIN.parent)
 
 from hydra.core.plugins import Plugins  # noqa: E402
 
-import hydra_plugins.max_lr.search  # noqa: E402, F401
+import hydra_plugins.max_lr._search  # noqa: E402, F401
 import redline.training.single  # noqa: E402, F401
 
 

@@ -67,7 +67,7 @@ def test_modules_that_belong_to_no_package_import_none_of_them():
     [
         "redline.search.coordinator",
         "redline.stability",
-        "hydra_plugins.max_lr.search",
+        "hydra_plugins.max_lr._search",
         "redline.command_line",
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydra_plugins.max_lr.overrides import split, varied
+from hydra_plugins.max_lr._overrides import split, varied
 from redline.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

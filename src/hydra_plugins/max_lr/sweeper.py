@@ -1,33 +1,12 @@
 """Hydra's door to the search: `python src/train.py -m …` comes in here."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import MISSING, DictConfig
+from omegaconf import DictConfig
 
-
-@dataclass
-class MaxLRSweeperConf:
-    """`hydra.sweeper.*`; the values are in conf/hydra/sweeper/max_lr.yaml."""
-
-    _target_: str = "hydra_plugins.max_lr.sweeper.MaxLRSweeper"
-    storage: str = MISSING
-    workers: int | None = MISSING
-    seeds: int = MISSING
-    vote: str = MISSING
-    tolerance: float = MISSING
-    reference: str = MISSING
-    retries: int = MISSING
-    beat_every: float = MISSING
-    patience: float = MISSING
-
-
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="max_lr_schema", node=MaxLRSweeperConf, provider="redline"
-)
+from hydra_plugins.max_lr.config import MaxLRSweeperConf
 
 
 class MaxLRSweeper(Sweeper):
@@ -40,8 +19,9 @@ class MaxLRSweeper(Sweeper):
         self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        # Hydra imports every plugin at every start: what a search needs waits until there is one.
-        from hydra_plugins.max_lr.search import search
+        # Hydra imports every module here that has no leading underscore, at every start; what a search
+        # needs waits until there is one.
+        from hydra_plugins.max_lr._search import search
 
         assert self.hydra_context is not None
         assert self.config is not None

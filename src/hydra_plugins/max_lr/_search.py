@@ -3,12 +3,13 @@
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_plugins.max_lr.overrides import split, varied
+from hydra_plugins.max_lr._overrides import split, varied
+from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.config import check_keys
 from redline.errors import UserError
 from redline.search.coordinator import Settings
@@ -19,14 +20,11 @@ from redline.search.run import run_search
 from redline.search.study import open_storage
 from redline.search.variant import Variant, fingerprint
 
-if TYPE_CHECKING:
-    from hydra_plugins.max_lr.sweeper import MaxLRSweeperConf
-
 _VOTES = ("any", "majority", "all")
 
 
 def search(
-    settings: "MaxLRSweeperConf", config: DictConfig, config_loader: Any, arguments: Sequence[str]
+    settings: MaxLRSweeperConf, config: DictConfig, config_loader: Any, arguments: Sequence[str]
 ) -> dict[str, Any]:
     """Find every variant's edge; gives what `result.json` holds. Raises UserError, KeyboardInterrupt."""
     # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
@@ -68,7 +66,7 @@ def search(
     return result
 
 
-def _check(settings: "MaxLRSweeperConf") -> None:
+def _check(settings: MaxLRSweeperConf) -> None:
     if settings.seeds < 1:
         raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
     if settings.vote not in _VOTES:
