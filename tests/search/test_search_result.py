@@ -134,6 +134,14 @@ def test_a_censored_edge_is_no_number_and_the_table_says_so(
         assert words in text
 
 
+def test_a_smallest_rate_that_learned_nothing_is_not_said_to_lie_above_the_edge() -> None:
+    its = entry({Point(0, 0): outcome(lr=0.1, reason="no_learning", val_loss=6.0)})
+    assert its["censored"] == "below"
+    text = shown(qk=its)
+    assert "may be too small" in text
+    assert "edge lies lower" not in text
+
+
 @pytest.mark.parametrize(
     ("ends", "edge", "above"),
     [("sdsd", 0.1, [0.4]), ("sdss", 0.1, [0.4, 0.8]), ("ssds", 0.2, [0.8]), ("dsss", None, [0.2, 0.4, 0.8])],

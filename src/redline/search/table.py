@@ -56,7 +56,9 @@ def _notes(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
             notes.append(f"* {name}: not monotone, stable again at {lrs}; the edge is the first divergence.")
         if entry["censored"] == "above":
             notes.append(f"{name}: no LR of the ladder diverged; the edge lies higher.")
-        if entry["censored"] == "below":
+        if entry["censored"] == "below" and entry["first_diverged_reason"] == "no_learning":
+            notes.append(f"{name}: the smallest LR learned nothing: it may be too small for so few steps.")
+        elif entry["censored"] == "below":
             notes.append(f"{name}: the smallest LR of the ladder diverged; the edge lies lower.")
         if entry["open"]:
             lrs = ", ".join(f"{lr:g}" for lr in entry["open"])

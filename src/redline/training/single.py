@@ -40,6 +40,7 @@ class ProgressBar:
             # Where nobody watches, a line every ten seconds is progress enough.
             self.bar = tqdm(
                 total=progress.max_steps,
+                initial=progress.step - 1,  # above 0 where a run is gone on with
                 desc=self.label,
                 unit="step",
                 mininterval=0.2 if sys.stderr.isatty() else 10.0,
