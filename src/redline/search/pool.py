@@ -116,6 +116,7 @@ def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None,
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the errors
     try:
         module, _, name = job.partition(":")
         function: Job = getattr(importlib.import_module(module), name)
