@@ -79,7 +79,7 @@ def test_an_edge_gives_every_fixed_key() -> None:
         "first_diverged_lr": 0.8,
         "censored": None,
     }
-    assert its["first_diverged_reason"] == "blow_up"
+    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("blow_up", 4)
     assert its["val_loss"] == pytest.approx(3.8)
     assert its["val_perplexity"] == pytest.approx(math.exp(3.8))
     assert (its["best_lr"], its["best_val_loss"]) == (0.4, pytest.approx(3.8))
@@ -102,7 +102,20 @@ def test_a_late_rule_five_verdict_is_the_edge_and_names_its_reason() -> None:
     }
     its = entry(outcomes)
     assert (its["max_stable_lr"], its["first_diverged_lr"]) == (0.2, 0.4)
-    assert its["first_diverged_reason"] == "degraded"
+    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("degraded", 9)
+
+
+def test_the_step_of_a_divergence_is_the_earliest_of_the_seeds_that_broke_the_rule() -> None:
+    steps = {"blow_up": [8, 6], "non_finite": [2]}
+    runs = [(reason, count) for reason, counts in steps.items() for count in counts]
+    both = {Point(0, seed): outcome(seed=seed) for seed in range(3)}
+    both |= {
+        Point(1, seed): outcome(seed=seed, reason=reason, val_loss=None, steps=count)
+        for seed, (reason, count) in enumerate(runs)
+    }
+    its = entry(both, seeds=3)
+    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("blow_up", 5)
+    assert "blow_up, 5" in row(shown(qk=its), "qk")
 
 
 def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -39,13 +38,15 @@ def variant_result(
     open_lrs = sorted({ladder[point.rung] for point in given_up if ends.stable < point.rung < ends.diverged})
     edge = None if censored or open_lrs else ends.stable
     first_diverged = None if ends.diverged == len(ladder) else ends.diverged
+    reason, step = (None, None) if first_diverged is None else _broken(first_diverged, outcomes, verdicts)
     losses = _losses(outcomes)
     best = min(losses, key=lambda rung: losses[rung], default=None)
     return {
         "max_stable_lr": None if edge is None else ladder[edge],
         "first_diverged_lr": None if first_diverged is None else ladder[first_diverged],
         "censored": censored,
-        "first_diverged_reason": None if first_diverged is None else _reason(first_diverged, verdicts),
+        "first_diverged_reason": reason,
+        "first_diverged_step": step,
         "val_loss": None if edge is None else losses.get(edge),
         "val_perplexity": None if edge is None or edge not in losses else math.exp(losses[edge]),
         "best_lr": None if best is None else ladder[best],
@@ -70,9 +71,19 @@ def _losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:
     return {rung: mean for rung, mean in means.items() if math.isfinite(mean)}
 
 
-def _reason(rung: int, verdicts: Mapping[Point, str | None]) -> str | None:
-    reasons = Counter(reason for point, reason in sorted(verdicts.items()) if point.rung == rung and reason)
-    return reasons.most_common(1)[0][0] if reasons else None
+def _broken(
+    rung: int, outcomes: Mapping[Point, Outcome], verdicts: Mapping[Point, str | None]
+) -> tuple[str, int]:
+    """The rule that most seeds of a diverged rung broke, and the earliest step at which one of them did.
+
+    For rules judged at a run's end that is its last step.
+    """
+    steps: dict[str, list[int]] = {}
+    for point, reason in sorted(verdicts.items()):
+        if point.rung == rung and reason is not None:
+            steps.setdefault(reason, []).append(outcomes[point].step)
+    reason = max(steps, key=lambda its: len(steps[its]))
+    return reason, min(steps[reason])
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
