@@ -15,7 +15,7 @@ def result_table(result: Mapping[str, Any], reference: str) -> Table:
     table.add_column("variant")
     for heading in ("max stable LR", "first diverged", f"ratio to {reference}", "perplexity"):
         table.add_column(heading, justify="right")
-    table.add_column("rule that broke, step")
+    table.add_column("rule that broke")
     for heading in ("trials", "of grid steps"):
         table.add_column(heading, justify="right")
     unit = result["variants"].get(reference, {}).get("max_stable_lr")
@@ -42,7 +42,7 @@ def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) ->
         diverged,
         "–" if edge is None or unit is None else f"{edge / unit:.2f}",
         "–" if entry["val_perplexity"] is None else f"{entry['val_perplexity']:.2f}",
-        f"{rule}, {entry['first_diverged_step']}" if rule else "–",
+        f"{rule} at {entry['first_diverged_step']}" if rule else "–",
         str(entry["trials"]),
         f"{entry['optimizer_steps'] / entry['grid_steps']:.0%}",
     ]
