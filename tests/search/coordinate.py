@@ -18,7 +18,7 @@ from redline.search.display import Display
 from redline.search.pool import Pool, Slot
 from redline.search.register import open_studies
 from redline.search.study import VariantStudy, open_storage
-from redline.search.variant import Variant
+from redline.search.variant import Variant, with_scout
 
 
 @dataclass
@@ -41,6 +41,7 @@ def coordinate(
     retries: int = 2,
     workers: int = 2,
     beat_every: float = 5.0,
+    scout_steps: int | None = None,
     meanwhile: Callable[[dict[str, VariantStudy]], Any] = lambda studies: None,
 ) -> Coordinated:
     """Search to the end. ``variants``: name -> what `fake_jobs.trial` calls ``cfg.fake``."""
@@ -64,7 +65,9 @@ def coordinate(
         )
         for name, fake in variants.items()
     ]
-    precision = {name: "fp32" for name in variants}
+    if scout_steps is not None:
+        named = [task for variant in named for task in with_scout(variant, scout_steps)]
+    precision = {variant.name: "fp32" for variant in named}
     studies = open_studies(open_storage(url), "search", "asked", named, ladder, seeds, precision)
     console = Console(file=io.StringIO(), width=200)
     coordinator = Coordinator(
@@ -74,6 +77,8 @@ def coordinate(
             ladder=list(ladder),
             seeds=seeds,
             vote="majority",
+            doubt=0.0,
+            scout_steps=scout_steps,
             retries=retries,
             beat_every=beat_every,
             patience=60.0,
@@ -82,7 +87,7 @@ def coordinate(
         ),
         named,
         studies,
-        {name: DEGRADED for name in variants},
+        {variant.name: DEGRADED for variant in named},
         Pool([Slot(index, None) for index in range(workers)], preload=["fake_jobs", "omegaconf"]),
         Display(console),
     )

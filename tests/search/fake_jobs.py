@@ -49,7 +49,7 @@ def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
     ``crashes`` (rate -> how often it crashes first), ``refuse`` (a rate the user should not have asked for),
-    ``seconds`` it takes."""
+    ``seconds`` it takes (or rate -> seconds)."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -59,7 +59,8 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     send(
         {"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"}
     )
-    time.sleep(fake.get("seconds", 0))
+    seconds = fake.get("seconds", 0)
+    time.sleep(seconds if isinstance(seconds, int | float) else seconds.get(lr, 0))
     if tries < fake.get("crashes", {}).get(lr, 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if fake.get("refuse") == cfg.lr:

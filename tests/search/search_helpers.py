@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from redline.search.bisection import plan
+from redline.search.look import Question, look
 from redline.search.verdicts import Point, Vote, reasons
 from redline.stability import Degraded, Outcome, SearchRule
 
@@ -62,6 +62,7 @@ def simulate(
     spares: bool = True,
     choose: Callable[[int], int] = lambda count: 0,
     rules: Mapping[str, SearchRule] = DEGRADED,
+    doubt: float = 0.0,
 ) -> Searched:
     """Run a search whose runs end as ``grid`` says (None: they crash too often), with ``workers`` at once.
 
@@ -69,29 +70,24 @@ def simulate(
     twice and that the search never waits for nobody.
     """
     done, running = Searched(), []
+    question = Question([rung + 1.0 for rung in range(rungs)], seeds, vote, doubt)
     while True:
         verdicts = reasons(done.outcomes, rules)
         done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
 
         def now(verdicts: Mapping[Point, str | None] = verdicts) -> tuple[Point, ...]:
-            its = plan(
-                verdicts,
-                running,
-                rungs=rungs,
-                seeds=seeds,
-                vote=vote,
-                given_up=done.given_up,
-            )
-            assert its.done == (not its.needed and its.spare is None)
-            spare = (its.spare,) if spares and its.spare is not None else ()
-            for point in its.needed + spare:
-                assert 0 <= point.rung < rungs
-                assert 0 <= point.seed < seeds
-                assert point not in verdicts, f"{point} is finished"
-                assert point not in done.given_up, f"{point} is given up"
-            for point in spare:
+            its = look(
+                question, rules, done.outcomes, dict.fromkeys(running), done.given_up, spares=workers * spares
+            ).plan
+            for point in (its.needed, *its.spares):
+                if point is not None:
+                    assert 0 <= point.rung < rungs
+                    assert 0 <= point.seed < seeds
+                    assert point not in verdicts, f"{point} is finished"
+                    assert point not in done.given_up, f"{point} is given up"
+            for point in its.spares:
                 assert point not in running, f"{point} is running"
-            return its.needed + spare
+            return its.spares if its.needed is None else (its.needed, *its.spares)
 
         while len(running) < workers:
             free = [point for point in now() if point not in running]

@@ -9,9 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_helpers import DEGRADED, Searched, monotone, outcome, simulate
 
-from redline.search.bisection import Bracket, bracket, plan
+from redline.search.bisection import next_point
 from redline.search.result import variant_result
-from redline.search.verdicts import Point, diverged_votes_needed, reasons, rung_verdicts
+from redline.search.verdicts import (
+    Bracket,
+    Point,
+    bracket,
+    diverged_votes_needed,
+    reasons,
+    rung_verdicts,
+    rung_votes,
+)
 from redline.stability import Outcome
 
 VOTES = st.sampled_from(["any", "majority", "all"])
@@ -211,29 +219,44 @@ def test_a_late_smaller_rate_moves_the_bracket_down() -> None:
         for rung, loss in seen.items()
     }
     shape_of = {"rungs": 6, "seeds": 1, "vote": "any"}
-    assert plan(reasons(outcomes, DEGRADED), (), **shape_of).done
+    assert next_point(reasons(outcomes, DEGRADED), **shape_of) is None
     outcomes[Point(2, 0)] = outcome(val_loss=4.0)
     verdicts = reasons(outcomes, DEGRADED)
     assert bracket(rung_verdicts(verdicts, **shape_of)) == Bracket(2, 4)
-    assert plan(verdicts, (), **shape_of).needed == (Point(3, 0),)
+    assert next_point(verdicts, **shape_of) == Point(3, 0)
 
 
-def test_a_free_worker_halves_the_bracket_beside_a_running_point() -> None:
-    verdicts = {Point(0, 0): None}
-    alone = plan(verdicts, (), rungs=9, seeds=1, vote="any")
-    beside = plan(verdicts, {Point(4, 0)}, rungs=9, seeds=1, vote="any")
-    assert (alone.needed, alone.spare) == ((Point(4, 0),), None)
-    assert beside.needed == (Point(4, 0),)
-    assert beside.spare in (Point(2, 0), Point(6, 0))
-
-
-def test_a_second_seed_is_asked_only_where_the_vote_is_open() -> None:
+def test_a_further_seed_runs_only_beside_the_first_ones_edge() -> None:
     """Of three seeds the majority decides: the third runs where the first two disagree."""
-    shape_of = {"rungs": 2, "seeds": 3, "vote": "majority"}
-    low = {Point(0, 0): None, Point(0, 1): None}
-    assert plan(low, (), **shape_of).needed == (Point(1, 0), Point(1, 1))
-    agreed = {**low, Point(1, 0): "blow_up", Point(1, 1): "blow_up"}
-    assert plan(agreed, (), **shape_of).done
-    split = {**low, Point(1, 0): "blow_up", Point(1, 1): None}
-    assert plan(split, (), **shape_of).needed == (Point(0, 2),)  # the seed's lowest rung first
-    assert plan({**split, Point(0, 2): None}, (), **shape_of).needed == (Point(1, 2),)
+    shape_of = {"rungs": 12, "seeds": 3, "vote": "majority"}
+    agreeing = simulate(monotone([5, 5, 5], 12), **shape_of, spares=False).asked
+    assert sorted(point for point in agreeing if point.seed == 1) == [Point(0, 1), Point(4, 1), Point(5, 1)]
+    assert all(point.seed < 2 for point in agreeing)
+    split = simulate(monotone([5, 6, 5], 12), **shape_of, spares=False).asked
+    assert sorted(point for point in split if point.seed == 2) == [Point(0, 2), Point(5, 2)]
+
+
+def test_a_rung_that_a_seed_has_not_run_follows_from_its_own_edge() -> None:
+    verdicts = {Point(2, 0): None, Point(3, 0): "blow_up"}
+    assert rung_votes(verdicts, 6, 0) == [False, False, False, True, True, True]
+    assert rung_votes(verdicts, 6, 1) == [None] * 6
+    assert rung_votes({**verdicts, Point(4, 0): None, Point(1, 0): None}, 6, 0)[4] is False, "it was run"
+
+
+@given(monotone_searches(), st.integers(-1, 40))
+@few
+def test_a_hint_leads_to_the_same_answer(search: dict[str, Any], hinted: int) -> None:
+    grid, shape_of = monotone(search["edges"], search["rungs"]), shape(search)
+    edge, low = true_edge(search), min(hinted, search["rungs"] - 1)
+    verdicts: dict[Point, str | None] = {}
+    while (point := next_point(verdicts, **shape_of, hint=Bracket(low, low + 1))) is not None:
+        assert point not in verdicts
+        verdicts[point] = grid[point].reason
+    assert bracket(rung_verdicts(verdicts, **shape_of)) == Bracket(edge - 1, edge)
+
+
+def test_a_right_hint_leaves_little_to_run() -> None:
+    verdicts: dict[Point, str | None] = {}
+    while (point := next_point(verdicts, rungs=32, seeds=1, vote="any", hint=Bracket(9, 10))) is not None:
+        verdicts[point] = "blow_up" if point.rung >= 10 else None
+    assert set(verdicts) == {Point(0, 0), Point(9, 0), Point(10, 0)}

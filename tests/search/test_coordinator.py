@@ -123,7 +123,9 @@ def test_a_dead_coordinators_trial_is_run_again_at_once(url: str, tmp_path: Path
         gone = Owner(Owner.here().host, os.getpid(), "another start", "claim")
         assert studies["qk"].claim(Point(0, 0), gone) is not None
 
-    done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
+    done = coordinate(
+        url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, workers=1, meanwhile=die_there
+    )
     assert done.entries["qk"]["max_stable_lr"] == 0.4
     assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "lost": 1}
 
@@ -154,6 +156,30 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
     )
     assert done.entries["qk"]["max_stable_lr"] == 0.1
     assert states(url) == {"COMPLETE": 2, "lost": 1}
+
+
+def test_a_run_that_can_no_longer_change_the_verdict_is_cancelled(url: str, tmp_path: Path) -> None:
+    slow = {"edge": 0.2, "seconds": {"1.6": 300}}
+    done = coordinate(url, str(tmp_path), {"qk": slow}, ladder=LADDER)
+    assert (done.entries["qk"]["max_stable_lr"], done.entries["qk"]["first_diverged_lr"]) == (0.1, 0.2)
+    assert 1.6 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
+    assert "qk lr=1.6: cancelled" in done.said
+
+
+def test_scouts_look_first_and_full_length_runs_decide(url: str, tmp_path: Path) -> None:
+    variants = {"qk": {"edge": 0.8}, "qkv": {"edge": 0.4}}
+    done = coordinate(url, str(tmp_path), variants, ladder=LADDER, scout_steps=4, workers=1)
+    assert {name: its["max_stable_lr"] for name, its in done.entries.items()} == {"qk": 0.4, "qkv": 0.2}
+    for name, its in done.entries.items():
+        steps = [Counter(study_steps(done, task)) for task in (name, f"{name} (scout)")]
+        assert steps == [Counter({10: its["trials"]}), Counter({4: its["scouts"]})]
+        assert its["optimizer_steps"] == 10 * its["trials"] + 4 * its["scouts"]
+        # The lowest rung and the two ends of the scouts' bracket.
+        assert its["trials"] == 3
+
+
+def study_steps(done: Coordinated, name: str) -> list[int]:
+    return [outcome.optimizer_steps for outcome in done.studies[name].state().outcomes.values()]
 
 
 def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: Path) -> None:
@@ -197,6 +223,6 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
         finished = [trial for trial in trials(url, name) if trial.state == TrialState.COMPLETE]
         points = [(trial.params["lr"], trial.params["seed"]) for trial in finished]
         assert len(points) == len(set(points)) == entries[0][name]["trials"]
-        assert set(states(url, name)) <= {"COMPLETE", "rival"}
+        assert set(states(url, name)) <= {"COMPLETE", "rival", "cancelled"}
         workers |= {trial.user_attrs["owner"]["pid"] for trial in finished}
     assert len(workers) == 2, "one did all the work"

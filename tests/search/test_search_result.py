@@ -115,7 +115,7 @@ def test_the_step_of_a_divergence_is_the_earliest_of_the_seeds_that_broke_the_ru
     }
     its = entry(both, seeds=3)
     assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("blow_up", 5)
-    assert "blow_up, 5" in row(shown(qk=its), "qk")
+    assert "blow_up at 5" in row(shown(qk=its), "qk")
 
 
 def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:

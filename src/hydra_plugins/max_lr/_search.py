@@ -1,5 +1,6 @@
 """One `-m` command: from its words to variants, a ladder and a name, and on to the search."""
 
+import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.config import check_keys
 from redline.errors import UserError
 from redline.search.coordinator import Settings
+from redline.search.cost import cost_text
 from redline.search.housekeeping import JOBS
+from redline.search.look import Question
 from redline.search.pool import Pool, make_slots
 from redline.search.register import choose_name
 from redline.search.run import run_search
@@ -33,6 +36,11 @@ def search(
     _check(settings)
     ladder, choices = split(arguments, config_loader, config.search.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
+    _check_scouts(settings.scout_steps, variants)
+    if settings.dry_run:
+        question = Question(ladder, settings.seeds, settings.vote, settings.doubt)  # type: ignore[arg-type]
+        print(cost_text(variants, question, settings.scout_steps))
+        return {}
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
     pool = Pool(slots, preload=["redline.training.warm"])
 
@@ -54,6 +62,8 @@ def search(
         ladder=ladder,
         seeds=settings.seeds,
         vote=settings.vote,  # type: ignore[arg-type]
+        doubt=settings.doubt,
+        scout_steps=settings.scout_steps,
         retries=settings.retries,
         beat_every=settings.beat_every,
         patience=settings.patience,
@@ -71,12 +81,24 @@ def _check(settings: MaxLRSweeperConf) -> None:
         raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
     if settings.vote not in _VOTES:
         raise UserError(f"hydra.sweeper.vote={settings.vote}: allowed: {', '.join(_VOTES)}")
+    if not 0 <= settings.doubt < math.inf:
+        raise UserError(f"hydra.sweeper.doubt={settings.doubt}: allowed: 0 or more, in nats")
     if settings.retries < 0:
         raise UserError(f"hydra.sweeper.retries={settings.retries}: allowed: 0 or more")
     if not settings.beat_every > 0:
         raise UserError(f"hydra.sweeper.beat_every={settings.beat_every}: allowed: a number above 0")
     if not settings.patience > settings.beat_every:
         raise UserError(f"hydra.sweeper.patience={settings.patience}: allowed: more than beat_every")
+
+
+def _check_scouts(scout_steps: int | None, variants: Sequence[Variant]) -> None:
+    for variant in variants if scout_steps is not None else ():
+        low, high = variant.cfg.schedule.warmup_steps, variant.cfg.trainer.max_steps
+        if not low < scout_steps < high:
+            raise UserError(
+                f"hydra.sweeper.scout_steps={scout_steps}: allowed: more than schedule.warmup_steps={low} "
+                f"and less than trainer.max_steps={high}, or null"
+            )
 
 
 def _compose(

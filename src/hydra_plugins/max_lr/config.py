@@ -15,6 +15,9 @@ class MaxLRSweeperConf:
     workers: int | None = MISSING
     seeds: int = MISSING
     vote: str = MISSING
+    doubt: float = MISSING
+    scout_steps: int | None = MISSING
+    dry_run: bool = MISSING
     tolerance: float = MISSING
     reference: str = MISSING
     retries: int = MISSING

@@ -1,134 +1,120 @@
-"""Which run to ask for next: a pure function of the ladder, the outcomes and what is running.
+"""Which run to ask for next: a pure function of the verdicts so far.
 
-Every worker on every machine computes the same answer from the same storage, so nobody has to wait
-for anybody.
+Every seed bisects the ladder for its own edge, but runs only where it can still move the vote: the first
+seed looks for the edge, the others look whether it is theirs too.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Sequence
 
-from redline.search.verdicts import Point, Vote, diverged_votes_needed, rung_verdicts
+from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, rung_votes, tally
 
 
-@dataclass(frozen=True)
-class Bracket:
-    """The edge lies above rung ``stable`` and at most at rung ``diverged``.
-
-    ``stable`` is -1 where no rung below ``diverged`` is known stable, ``diverged`` is the ladder's
-    length where none is known diverged.
-    """
-
-    stable: int
-    diverged: int
-
-
-def bracket(rungs: Sequence[bool | None]) -> Bracket:
-    """The bracket below the first diverged rung; a stable rung above that one changes nothing."""
-    diverged = next((rung for rung, verdict in enumerate(rungs) if verdict), len(rungs))
-    stable = max((rung for rung in range(diverged) if rungs[rung] is False), default=-1)
-    return Bracket(stable, diverged)
-
-
-def runs_left(rungs: Sequence[bool | None], seeds: int, vote: Vote) -> int:
-    """About how many further runs the bracket needs to close, if seeds agree."""
-    ends = bracket(rungs)
-    needed = diverged_votes_needed(seeds, vote)
-    to_halve = max(0, ends.diverged - max(ends.stable, 0) - 1).bit_length()
-    to_begin = 1 if rungs[0] is None else 0
-    return (to_halve + to_begin) * min(needed, seeds - needed + 1)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """``needed``: runs that the answer hangs on now; ``spare``: one worth running beside them."""
-
-    needed: tuple[Point, ...]
-    spare: Point | None
-
-    @property
-    def done(self) -> bool:
-        return not self.needed and self.spare is None
-
-
-def plan(
-    verdicts: Mapping[Point, str | None],
-    running: Collection[Point],
+def next_point(
+    verdicts: Verdicts,
     *,
     rungs: int,
     seeds: int,
     vote: Vote,
     given_up: Collection[Point] = (),
-) -> Plan:
-    """What a free worker should run, given every verdict so far.
+    hint: Bracket | None = None,
+) -> Point | None:
+    """The run that the answer hangs on, for a worker who is alone; None once it hangs on none.
 
-    The lowest rung comes first: rule 5 compares with it. Then the middle of the bracket, until its
-    two ends are neighbours. ``given_up`` points have failed too often and are never asked for; a rung
-    that has no other run left to decide it is passed over. ``needed`` includes points that are running;
-    none of them running means that nobody works on this variant.
+    A seed runs its lowest rung first: rule 5 compares with it. ``hint`` says where the edge may lie, as a
+    seed that has no vote would. ``given_up`` points have failed too often and are never asked for; a rung
+    that has no other run left to decide it is passed over.
     """
-    known = rung_verdicts(verdicts, rungs, seeds, vote)
-    ends = bracket(known)
-    hopeless = {
-        rung
-        for rung in range(rungs)
-        if known[rung] is None and not _missing(rung, verdicts, seeds, vote, given_up)
-    }
-    if known[0] is None and 0 not in hopeless:
-        return _with_spare(0, ends, verdicts, running, seeds, vote, given_up, hopeless)
-    middle = _middle(ends.stable, ends.diverged, hopeless)
-    if middle is None:
-        return Plan((), None)
-    return _with_spare(middle, ends, verdicts, running, seeds, vote, given_up, hopeless)
+    return _Look(verdicts, rungs, seeds, vote, given_up, hint).next_point()
 
 
-def _with_spare(
-    rung: int,
-    ends: Bracket,
-    verdicts: Mapping[Point, str | None],
-    running: Collection[Point],
-    seeds: int,
-    vote: Vote,
-    given_up: Collection[Point],
-    hopeless: Collection[int],
-) -> Plan:
-    missing = _missing(rung, verdicts, seeds, vote, given_up)
-    # Rule 5 judges a seed by its own smaller LRs, so a seed runs its lowest rung first.
-    needed = sorted({_lowest_first(point, verdicts, given_up) for point in missing})
-    spare = None
-    if set(needed) <= set(running):
-        splits = {point.rung for point in running if ends.stable < point.rung < ends.diverged} | {rung}
-        cuts = sorted(splits | {ends.stable, ends.diverged})
-        gaps = sorted(pairwise(cuts), key=lambda gap: gap[0] - gap[1])
-        for low, high in gaps:
-            between = _middle(low, high, hopeless)
-            if between is not None:
-                wanted = _missing(between, verdicts, seeds, vote, given_up)
-                spare = next((_lowest_first(point, verdicts, given_up) for point in wanted), None)
-                spare = None if spare in running else spare
-                break
-    return Plan(tuple(needed), spare)
+class _Look:
+    """The verdicts at a moment, seed by seed."""
+
+    def __init__(
+        self,
+        verdicts: Verdicts,
+        rungs: int,
+        seeds: int,
+        vote: Vote,
+        given_up: Collection[Point],
+        hint: Bracket | None,
+    ) -> None:
+        self.verdicts, self.given_up = verdicts, given_up
+        self.rungs, self.seeds = rungs, seeds
+        self.votes = [rung_votes(verdicts, rungs, seed) for seed in range(seeds)]
+        self.own = [bracket(votes) for votes in self.votes]
+        self.hint = hint
+        self.ends = bracket([tally(votes, vote) for votes in zip(*self.votes, strict=True)])
+        self.inside = [
+            rung
+            for rung in range(self.ends.stable + 1, self.ends.diverged)
+            if any(self.open(rung, seed) for seed in range(seeds))
+        ]
+
+    def open(self, rung: int, seed: int) -> bool:
+        """True where a run can still be asked for."""
+        point = Point(rung, seed)
+        return point not in self.verdicts and point not in self.given_up
+
+    def spent(self, seed: int) -> int:
+        return sum(point.seed == seed for point in self.verdicts)
+
+    def next_point(self) -> Point | None:
+        point = next(self._candidates(), None)
+        if point is None:
+            return None
+        return Point(0, point.seed) if self.open(0, point.seed) else point
+
+    def _candidates(self) -> Iterator[Point]:
+        if not self.inside:
+            return
+        if self.hint is not None and self.hint.meets(self.ends):
+            yield from self._compared_with(self.hint, range(self.seeds))
+        for seed in self._leads():
+            yield from self._halved(seed)
+            others = [other for other in range(self.seeds) if other != seed]
+            yield from self._compared_with(self.own[seed], others)
+        middle = _nearest(self.inside, self.ends)
+        yield from (Point(middle, seed) for seed in range(self.seeds) if self.open(middle, seed))
+
+    def _leads(self) -> list[int]:
+        """The seeds whose edge can be the answer, the best known first."""
+        leads = [seed for seed in range(self.seeds) if self.own[seed].meets(self.ends)]
+        return sorted(leads, key=lambda seed: self.own[seed].width)
+
+    def _halved(self, seed: int) -> Iterator[Point]:
+        """The middle of what is left of a seed's own bracket."""
+        left = self._clipped(seed)
+        rungs = [rung for rung in self.inside if left.stable < rung < left.diverged and self.open(rung, seed)]
+        if rungs:
+            yield Point(_nearest(rungs, left), seed)
+
+    def _clipped(self, seed: int) -> Bracket:
+        own, ends = self.own[seed], self.ends
+        return Bracket(max(own.stable, ends.stable), min(own.diverged, ends.diverged))
+
+    def _compared_with(self, lead: Bracket, seeds: Collection[int]) -> Iterator[Point]:
+        """Whether others share an edge: first the end behind which more of the ladder lies."""
+        ends = [lead.stable, lead.diverged]
+        if self.ends.diverged - lead.diverged > lead.stable - self.ends.stable:
+            ends.reverse()
+        for seed in seeds:
+            for rung in ends:
+                if rung in self.inside and self.votes[seed][rung] is None and self.open(rung, seed):
+                    # A seed that was led astray before finds its own way: a few leads must not cost
+                    # it more than a bisection.
+                    if self._affordable(rung, seed):
+                        yield Point(rung, seed)
+                    else:
+                        yield from self._halved(seed)
+
+    def _affordable(self, rung: int, seed: int) -> bool:
+        """True where a run here leaves a seed, at worst, within a bisection and two runs."""
+        left = self._clipped(seed)
+        worst = max(rung - left.stable, left.diverged - rung)
+        return self.spent(seed) + 1 + (worst - 1).bit_length() <= self.rungs.bit_length() + 2
 
 
-def _middle(low: int, high: int, hopeless: Collection[int]) -> int | None:
-    """The rung nearest to half way between two rungs, exclusive; None where there is none."""
-    between = [rung for rung in range(low + 1, high) if rung not in hopeless]
-    return min(between, key=lambda rung: (abs(2 * rung - low - high), rung), default=None)
-
-
-def _missing(
-    rung: int, verdicts: Mapping[Point, str | None], seeds: int, vote: Vote, given_up: Collection[Point]
-) -> list[Point]:
-    """The fewest further seeds that could decide this rung."""
-    votes = [reason is not None for point, reason in verdicts.items() if point.rung == rung]
-    needed = diverged_votes_needed(seeds, vote)
-    until_diverged = needed - sum(votes)
-    until_stable = seeds - needed + 1 - votes.count(False)
-    unused = [Point(rung, seed) for seed in range(seeds)]
-    unused = [point for point in unused if point not in verdicts and point not in given_up]
-    return unused[: max(1, min(until_diverged, until_stable))]
-
-
-def _lowest_first(point: Point, verdicts: Mapping[Point, str | None], given_up: Collection[Point]) -> Point:
-    lowest = Point(0, point.seed)
-    return point if lowest in verdicts or lowest in given_up else lowest
+def _nearest(rungs: Sequence[int], ends: Bracket) -> int:
+    """The rung nearest to half way between the ends."""
+    return min(rungs, key=lambda rung: (abs(2 * rung - ends.stable - ends.diverged), rung))

@@ -5,24 +5,24 @@ Any number of these, on any machines, work on one search through its studies.
 
 import copy
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import open_dict
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from redline.errors import UserError
-from redline.search.bisection import Plan, plan, runs_left
 from redline.search.display import Display, RunView, View
 from redline.search.interrupt import Interrupt
+from redline.search.look import Look, Question, look
 from redline.search.owner import Owner, Silence, owner_of
 from redline.search.pool import Ended, Pool, Slot
 from redline.search.result import variant_result
 from redline.search.study import Claim, VariantStudy
 from redline.search.variant import Variant
-from redline.search.verdicts import Point, Vote, reasons, rung_verdicts
+from redline.search.verdicts import Point, Vote, reasons
 from redline.stability import Outcome, SearchRule
 
 
@@ -35,11 +35,19 @@ class Settings:
     ladder: list[float]
     seeds: int
     vote: Vote
+    doubt: float  # nats
+    scout_steps: int | None  # length of the short runs that look first; None: no such runs
     retries: int
     beat_every: float  # seconds
     patience: float  # seconds of silence after which another machine's trial is lost
     trial_job: str  # `module:function` that trains a point
     threads: int | None
+
+    def question(self, *, scouting: bool = False) -> Question:
+        """Of a variant, or of its scouts: those need no second opinion."""
+        if scouting:
+            return Question(self.ladder, 1, self.vote, 0.0)
+        return Question(self.ladder, self.seeds, self.vote, self.doubt)
 
 
 @dataclass
@@ -56,17 +64,6 @@ class Running:
     loss: float = float("nan")
     run_id: str | None = None
     reported: float = 0.0
-
-
-@dataclass(frozen=True)
-class Look:
-    """One study at a moment, and what follows from it."""
-
-    outcomes: Mapping[Point, Outcome]
-    running: Mapping[Point, FrozenTrial]
-    verdicts: Mapping[Point, str | None]
-    given_up: Collection[Point]
-    plan: Plan
 
 
 _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial
@@ -108,14 +105,14 @@ class Coordinator:
             for slot in self.pool.slots:
                 if not slot.free and slot.index in self.running:
                     self._abandon(slot)
-        return {name: self._result(name) for name in self.variants}
+        return {name: self._result(name) for name, variant in self.variants.items() if not variant.is_scout}
 
     def late_verdicts(self) -> dict[str, str]:
         """Tracker run -> rule, for runs that ended stable and that the search found diverged."""
         late = {}
-        for look in self._look_at_all().values():
-            for point, reason in look.verdicts.items():
-                outcome = look.outcomes[point]
+        for seen in self._look_at_all().values():
+            for point, reason in seen.verdicts.items():
+                outcome = seen.outcomes[point]
                 if reason and not outcome.diverged and outcome.run_id:
                     late[outcome.run_id] = reason
         return late
@@ -125,13 +122,15 @@ class Coordinator:
             looks = self._look_at_all()
             if self._fail_lost_trials(looks):
                 continue
+            if self._cancel_moot(looks):
+                continue
             for slot in self.pool.slots:
                 if slot.free:
                     name = self._start_next(slot, looks)
                     if name is not None:
                         looks[name] = self._look(name)
             # A run of somebody else's may still turn a verdict: rule 5 compares with it.
-            if all(look.plan.done and not look.running for look in looks.values()):
+            if all(seen.answered and not seen.running for seen in looks.values()):
                 return
             self._wait(looks)
 
@@ -153,18 +152,17 @@ class Coordinator:
         return {name: self._look(name) for name in self.variants}
 
     def _look(self, name: str) -> Look:
-        settings, state = self.settings, self.studies[name].state()
-        verdicts = reasons(state.outcomes, self.rules[name])
-        given_up = {point for point, count in state.crashes.items() if count > settings.retries}
-        next_points = plan(
-            verdicts,
+        state, variant = self.studies[name].state(), self.variants[name]
+        scout = None if variant.scout is None else self._look(variant.scout)
+        return look(
+            self.settings.question(scouting=variant.is_scout),
+            self.rules[name],
+            state.outcomes,
             state.running,
-            rungs=len(settings.ladder),
-            seeds=settings.seeds,
-            vote=settings.vote,
-            given_up=given_up,
+            {point for point, count in state.crashes.items() if count > self.settings.retries},
+            scout=scout,
+            spares=sum(slot.free for slot in self.pool.slots),
         )
-        return Look(state.outcomes, state.running, verdicts, given_up, next_points)
 
     def _start_next(self, slot: Slot, looks: Mapping[str, Look]) -> str | None:
         """Give a free slot the point that is needed most: first of the variant fewest work on.
@@ -172,12 +170,11 @@ class Coordinator:
         Gives that variant's name, or None where nothing is left for the slot to do.
         """
         wanted: list[tuple[int, int, str, Point]] = []
-        for name, look in looks.items():
-            spare = [look.plan.spare] if look.plan.spare else []
-            for rank, points in enumerate((look.plan.needed, spare)):
-                wanted += [
-                    (rank, len(look.running), name, point) for point in points if point not in look.running
-                ]
+        for name, seen in looks.items():
+            needed = [] if seen.plan.needed is None else [seen.plan.needed]
+            for rank, point in enumerate([*needed, *seen.plan.spares], start=0 if needed else 1):
+                if point not in seen.running and not (seen.waiting and point.rung > 0):
+                    wanted.append((rank, len(seen.running), name, point))
         for _, _, name, point in sorted(wanted, key=lambda entry: entry[:2]):
             claim = self.studies[name].claim(point, Owner.here())
             if claim is not None:
@@ -205,6 +202,7 @@ class Coordinator:
                 "norm": variant.norm,
                 "variant": variant.name,
                 "trial": str(claim.number),
+                **({"scout": "true"} if variant.is_scout else {}),
             },
         }
         label = f"{variant.name} lr={cfg.lr:g}" + (f" seed={cfg.seed}" if settings.seeds > 1 else "")
@@ -260,23 +258,34 @@ class Coordinator:
         verdict = f"diverged by {reason} at step {outcome.step}" if reason else "stable"
         self.display.say(f"{run.label}: {verdict}{loss}")
 
-    def _abandon(self, slot: Slot) -> None:
+    def _abandon(self, slot: Slot, why: str = "interrupted") -> None:
         run = self.running.pop(slot.index)
         self.pool.stop(slot)
-        self.studies[run.variant.name].fail(run.claim.number, "interrupted")
+        self.studies[run.variant.name].fail(run.claim.number, why)
 
     def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
         ours = {(run.variant.name, run.claim.number) for run in self.running.values()}
         found = False
-        for name, look in looks.items():
-            for trial in look.running.values():
+        for name, seen in looks.items():
+            for trial in seen.running.values():
                 if (name, trial.number) in ours:
                     continue
                 owner = owner_of(trial.user_attrs)
                 if owner.is_gone() or self.silence.too_long(owner.claim, trial.user_attrs["beat"]):
                     self.studies[name].fail(trial.number, "lost")
                     found = True
+        return found
+
+    def _cancel_moot(self, looks: Mapping[str, Look]) -> bool:
+        """End our trials that can no longer change a verdict; True where there were some."""
+        found = False
+        for slot in self.pool.slots:
+            run = self.running.get(slot.index)
+            if run is not None and looks[run.variant.name].moot(run.claim.point):
+                self._abandon(slot, "cancelled")
+                self.display.say(f"{run.label}: cancelled, its answer can no longer change the verdict")
+                found = True
         return found
 
     def _beat(self) -> None:
@@ -287,29 +296,29 @@ class Coordinator:
                 self.studies[run.variant.name].beat(run.claim, due)
 
     def _view(self, looks: Mapping[str, Look]) -> View:
-        settings = self.settings
         running = [
             RunView(run.label, run.step, run.variant.cfg.trainer.max_steps, run.loss)
             for _, run in sorted(self.running.items())
         ]
         steps_left = -sum(run.step for run in running)
-        for name, look in looks.items():
-            known = rung_verdicts(look.verdicts, len(settings.ladder), settings.seeds, settings.vote)
-            trials = runs_left(known, settings.seeds, settings.vote)
-            steps_left += trials * self.variants[name].cfg.trainer.max_steps
+        for name, seen in looks.items():
+            steps_left += seen.runs_left * self.variants[name].cfg.trainer.max_steps
         seconds_left = None
         if self._step_rate is not None:
             seconds_left = max(0, steps_left) / (self._step_rate * len(self.pool.slots))
-        return View(running, sum(len(look.outcomes) for look in looks.values()), seconds_left)
+        return View(running, sum(len(seen.outcomes) for seen in looks.values()), seconds_left)
 
     def _result(self, name: str) -> dict[str, Any]:
-        look, settings = self._look(name), self.settings
+        variant, seen = self.variants[name], self._look(name)
+        scouts = {} if variant.scout is None else self._look(variant.scout).outcomes
+        settings = self.settings
         return variant_result(
-            look.outcomes,
-            look.verdicts,
+            seen.outcomes,
+            seen.verdicts,
             settings.ladder,
             seeds=settings.seeds,
             vote=settings.vote,
-            max_steps=self.variants[name].cfg.trainer.max_steps,
-            given_up=look.given_up,
+            max_steps=variant.cfg.trainer.max_steps,
+            given_up=seen.given_up,
+            scouts=scouts.values(),
         )

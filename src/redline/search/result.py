@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from redline.search.bisection import bracket
-from redline.search.verdicts import Point, Vote, rung_verdicts
+from redline.search.posterior import edge_interval
+from redline.search.verdicts import Point, Vote, bracket, rung_verdicts
 from redline.stability import Outcome
 
 
@@ -22,8 +22,11 @@ def variant_result(
     vote: Vote,
     max_steps: int,
     given_up: Collection[Point] = (),
+    scouts: Collection[Outcome] = (),
 ) -> dict[str, Any]:
     """One variant's entry. The edge is the rung below the first diverged one.
+
+    ``scouts`` decide nothing; their steps are part of what the answer cost.
 
     ``max_stable_lr`` is an LR only where the ladder shows both ends of the bracket as neighbours:
     a censored search has no answer, nor has one with runs left open between the ends.
@@ -43,6 +46,7 @@ def variant_result(
     best = min(losses, key=lambda rung: losses[rung], default=None)
     return {
         "max_stable_lr": None if edge is None else ladder[edge],
+        "max_stable_lr_90": None if edge is None else edge_interval(_votes(ladder, verdicts), ladder),
         "first_diverged_lr": None if first_diverged is None else ladder[first_diverged],
         "censored": censored,
         "first_diverged_reason": reason,
@@ -52,13 +56,18 @@ def variant_result(
         "best_lr": None if best is None else ladder[best],
         "best_val_loss": None if best is None else losses[best],
         "trials": len(outcomes),
-        "optimizer_steps": sum(outcome.optimizer_steps for outcome in outcomes.values()),
+        "scouts": len(scouts),
+        "optimizer_steps": sum(outcome.optimizer_steps for outcome in [*outcomes.values(), *scouts]),
         "grid_steps": len(ladder) * seeds * max_steps,
         "stable_above": [
             ladder[r] for r, diverged in enumerate(known) if diverged is False and r > ends.diverged
         ],
         "open": open_lrs,
     }
+
+
+def _votes(ladder: Sequence[float], verdicts: Mapping[Point, str | None]) -> list[tuple[float, bool]]:
+    return [(ladder[point.rung], reason is not None) for point, reason in verdicts.items()]
 
 
 def _losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:

@@ -15,7 +15,7 @@ from redline.search.pool import Pool
 from redline.search.register import open_studies
 from redline.search.result import write_result
 from redline.search.table import result_table
-from redline.search.variant import Variant
+from redline.search.variant import Variant, with_scout
 from redline.stability import SearchRule, build_rules
 
 _WIDTH = 120  # columns, where the output is no terminal
@@ -45,9 +45,14 @@ def run_search(
             )
             housekeeping = Housekeeping(pool, settings.directory, display)
             precision = housekeeping.prepare(variants, name)
-            studies = open_studies(storage, name, asked, variants, ladder, settings.seeds, precision)
-            rules = {variant.name: build_rules(variant.cfg.divergence, SearchRule) for variant in variants}
-            coordinator = Coordinator(settings, variants, studies, rules, pool, display)
+            tasks = list(variants)
+            if settings.scout_steps is not None:
+                pairs = [with_scout(variant, settings.scout_steps) for variant in variants]
+                tasks = [task for pair in pairs for task in pair]
+                precision |= {scout.name: precision[variant.name] for variant, scout in pairs}
+            studies = open_studies(storage, name, asked, tasks, ladder, settings.seeds, precision)
+            rules = {task.name: build_rules(task.cfg.divergence, SearchRule) for task in tasks}
+            coordinator = Coordinator(settings, tasks, studies, rules, pool, display)
             entries = coordinator.run()
             housekeeping.tidy(coordinator, variants[0].cfg.tracker.get("tracking_uri"))
         except KeyboardInterrupt:

@@ -1,9 +1,10 @@
 """One variant of a search: a norm strategy, and whatever else the command line varies with it."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,10 +21,13 @@ class Variant:
     norm: str
     others: tuple[tuple[str, str], ...]  # further keys that the command line varies, with their values
     cfg: DictConfig
+    scout: str | None = None  # the name of the variant that scouts for it
+    is_scout: bool = False
 
     @property
     def name(self) -> str:
-        return ", ".join([self.norm, *(f"{key}={value}" for key, value in self.others)])
+        name = ", ".join([self.norm, *(f"{key}={value}" for key, value in self.others)])
+        return f"{name} (scout)" if self.is_scout else name
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides what its trials compute, as plain values."""
@@ -35,6 +39,14 @@ class Variant:
             settings["trainer"].pop(key, None)
         settings["data"].pop("cache_dir", None)
         return {str(key): value for key, value in settings.items()}
+
+
+def with_scout(variant: Variant, scout_steps: int) -> tuple[Variant, Variant]:
+    """A variant that waits for a scout, and the scout: the same, but for ``scout_steps`` steps."""
+    cfg = copy.deepcopy(variant.cfg)
+    cfg.trainer.max_steps = scout_steps
+    scout = replace(variant, cfg=cfg, is_scout=True)
+    return replace(variant, scout=scout.name), scout
 
 
 def fingerprint(variants: Sequence[Variant], ladder: Sequence[float], rest: Mapping[str, Any]) -> str:

@@ -1,16 +1,16 @@
 """From outcomes to verdicts: rule 5 over all of a seed's runs, then a vote of the seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from redline.stability import Outcome, SearchRule
 
 Vote = Literal["any", "majority", "all"]
+Verdicts = Mapping["Point", str | None]  # the rule that broke, or None for a stable run
 
 
-@dataclass(frozen=True, order=True)
-class Point:
+class Point(NamedTuple):
     """One run that a search may ask for: a rung of the ladder (from 0) and a seed."""
 
     rung: int
@@ -37,18 +37,57 @@ def diverged_votes_needed(seeds: int, vote: Vote) -> int:
     return {"any": 1, "majority": seeds // 2 + 1, "all": seeds}[vote]
 
 
-def rung_verdicts(
-    verdicts: Mapping[Point, str | None], rungs: int, seeds: int, vote: Vote
-) -> list[bool | None]:
-    """For every rung: True diverged, False stable, None where the seeds run so far leave it open."""
-    needed = diverged_votes_needed(seeds, vote)
-    result: list[bool | None] = []
-    for rung in range(rungs):
-        votes = [reason is not None for point, reason in verdicts.items() if point.rung == rung]
-        if sum(votes) >= needed:
-            result.append(True)
-        elif votes.count(False) > seeds - needed:
-            result.append(False)
-        else:
-            result.append(None)
-    return result
+def tally(votes: Sequence[bool | None], vote: Vote) -> bool | None:
+    """True diverged, False stable, None where the votes that are out (None) leave it open."""
+    needed = diverged_votes_needed(len(votes), vote)
+    if votes.count(True) >= needed:
+        return True
+    return False if votes.count(False) > len(votes) - needed else None
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The edge lies above rung ``stable`` and at most at rung ``diverged``.
+
+    ``stable`` is -1 where no rung below ``diverged`` is known stable, ``diverged`` is the ladder's
+    length where none is known diverged.
+    """
+
+    stable: int
+    diverged: int
+
+    @property
+    def width(self) -> int:
+        return self.diverged - self.stable
+
+    def meets(self, other: "Bracket") -> bool:
+        """True where one edge can lie in both."""
+        return self.stable < other.diverged and other.stable < self.diverged
+
+
+def bracket(rungs: Sequence[bool | None]) -> Bracket:
+    """The bracket below the first diverged rung; a stable rung above that one changes nothing."""
+    diverged = next((rung for rung, verdict in enumerate(rungs) if verdict), len(rungs))
+    stable = max((rung for rung in range(diverged) if rungs[rung] is False), default=-1)
+    return Bracket(stable, diverged)
+
+
+def rung_votes(verdicts: Verdicts, rungs: int, seed: int) -> list[bool | None]:
+    """A seed's vote on every rung: diverged (True), stable, or None.
+
+    A rung that the seed has not run follows from its own bracket: below a stable rung it is stable, above
+    its first diverged one it is diverged. A run that says otherwise counts.
+    """
+    points = [Point(rung, seed) for rung in range(rungs)]
+    run = [verdicts[point] is not None if point in verdicts else None for point in points]
+    own = bracket(run)
+    return [
+        (False if rung < own.stable else True if rung > own.diverged else None) if vote is None else vote
+        for rung, vote in enumerate(run)
+    ]
+
+
+def rung_verdicts(verdicts: Verdicts, rungs: int, seeds: int, vote: Vote) -> list[bool | None]:
+    """For every rung the tally of its votes."""
+    votes = [rung_votes(verdicts, rungs, seed) for seed in range(seeds)]
+    return [tally(of_rung, vote) for of_rung in zip(*votes, strict=True)]

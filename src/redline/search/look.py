@@ -1,0 +1,100 @@
+"""One variant's search at a moment, and what follows from it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from types import MappingProxyType
+from typing import Any
+
+from redline.search.bisection import next_point
+from redline.search.references import references
+from redline.search.speculation import Plan, Policy, plan, runs_to_go
+from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, reasons, rung_verdicts
+from redline.stability import Outcome, SearchRule
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a search asks of each variant."""
+
+    ladder: Sequence[float]  # smallest first
+    seeds: int
+    vote: Vote
+    doubt: float  # nats; see `references`
+
+    def policy(self, given_up: Collection[Point] = (), hint: Bracket | None = None) -> Policy:
+        return partial(
+            next_point,
+            rungs=len(self.ladder),
+            seeds=self.seeds,
+            vote=self.vote,
+            given_up=given_up,
+            hint=hint,
+        )
+
+    def rung_verdicts(self, verdicts: Verdicts) -> list[bool | None]:
+        return rung_verdicts(verdicts, len(self.ladder), self.seeds, self.vote)
+
+
+@dataclass(frozen=True)
+class Look:
+    """See `look`."""
+
+    outcomes: Mapping[Point, Outcome]
+    running: Mapping[Point, Any]
+    verdicts: Verdicts
+    given_up: Collection[Point]
+    ends: Bracket
+    plan: Plan
+    policy: Policy
+    waiting: bool  # for its scouts, with all but its lowest rung
+
+    @property
+    def answered(self) -> bool:
+        return self.plan.needed is None
+
+    @cached_property
+    def runs_left(self) -> int:
+        """About how many further runs the answer needs: if seeds agree and rule 5 leaves no doubt."""
+        edge = (self.ends.stable + 1 + self.ends.diverged) // 2
+        return max(runs_to_go(self.policy, self.verdicts, edge), int(not self.answered))
+
+    def moot(self, point: Point) -> bool:
+        """True where a run can no longer change the verdict: a smaller LR has diverged by vote."""
+        return point.rung >= self.ends.diverged
+
+
+def look(
+    question: Question,
+    rules: Mapping[str, SearchRule],
+    outcomes: Mapping[Point, Outcome],
+    running: Mapping[Point, Any] = MappingProxyType({}),
+    given_up: Collection[Point] = (),
+    *,
+    scout: "Look | None" = None,
+    spares: int = 0,
+) -> Look:
+    """The verdicts of ``outcomes``, and what to run next: a pure function.
+
+    Once the bracket is closed, what could still move it is run too. ``scout`` is the same variant's search
+    by short runs: where it found the edge, this one begins; until then, only the lowest rung is asked for.
+    ``spares`` is how many runs to name beside the one that is needed.
+    """
+    verdicts = reasons(outcomes, rules)
+    policy = question.policy(given_up, scout.ends if scout and scout.answered else None)
+    ends = bracket(question.rung_verdicts(verdicts))
+    ahead = plan(policy, verdicts, running, spares)
+    if ahead.needed is None:
+        doubted = references(
+            outcomes,
+            rules,
+            ladder=question.ladder,
+            seeds=question.seeds,
+            vote=question.vote,
+            doubt=question.doubt,
+            given_up=given_up,
+        )
+        rest = [point for point in doubted[1:] if point not in running]
+        ahead = Plan(doubted[0] if doubted else None, tuple(rest[:spares]))
+    waiting = scout is not None and not scout.answered
+    return Look(outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
