@@ -77,7 +77,7 @@ def coordinate(
             ladder=list(ladder),
             seeds=seeds,
             vote="majority",
-            doubt=0.0,
+            doubt=1.0,
             scout_steps=scout_steps,
             retries=retries,
             beat_every=beat_every,

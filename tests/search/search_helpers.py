@@ -62,7 +62,7 @@ def simulate(
     spares: bool = True,
     choose: Callable[[int], int] = lambda count: 0,
     rules: Mapping[str, SearchRule] = DEGRADED,
-    doubt: float = 0.0,
+    doubt: float = 1.0,
 ) -> Searched:
     """Run a search whose runs end as ``grid`` says (None: they crash too often), with ``workers`` at once.
 

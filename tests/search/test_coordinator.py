@@ -31,8 +31,9 @@ def trials(url: str, variant: str = "qk") -> list[optuna.trial.FrozenTrial]:
 
 
 def states(url: str, variant: str = "qk") -> Counter[str]:
-    """How many trials ended how: a state, or a failure."""
-    return Counter(trial.user_attrs.get("failure", trial.state.name) for trial in trials(url, variant))
+    """How many trials ended how: a state, or a failure; but for spare ones that were not needed."""
+    ended = [trial.user_attrs.get("failure", trial.state.name) for trial in trials(url, variant)]
+    return Counter(how for how in ended if how != "cancelled")
 
 
 def late_verdicts_agree(done: Coordinated) -> bool:
@@ -223,6 +224,6 @@ def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: P
         finished = [trial for trial in trials(url, name) if trial.state == TrialState.COMPLETE]
         points = [(trial.params["lr"], trial.params["seed"]) for trial in finished]
         assert len(points) == len(set(points)) == entries[0][name]["trials"]
-        assert set(states(url, name)) <= {"COMPLETE", "rival", "cancelled"}
+        assert set(states(url, name)) <= {"COMPLETE", "rival"}
         workers |= {trial.user_attrs["owner"]["pid"] for trial in finished}
     assert len(workers) == 2, "one did all the work"

@@ -1,6 +1,5 @@
 """One `-m` command: from its words to variants, a ladder and a name, and on to the search."""
 
-import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +80,8 @@ def _check(settings: MaxLRSweeperConf) -> None:
         raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
     if settings.vote not in _VOTES:
         raise UserError(f"hydra.sweeper.vote={settings.vote}: allowed: {', '.join(_VOTES)}")
-    if not 0 <= settings.doubt < math.inf:
-        raise UserError(f"hydra.sweeper.doubt={settings.doubt}: allowed: 0 or more, in nats")
+    if not 0 < settings.doubt <= 1:
+        raise UserError(f"hydra.sweeper.doubt={settings.doubt}: allowed: above 0, up to 1")
     if settings.retries < 0:
         raise UserError(f"hydra.sweeper.retries={settings.retries}: allowed: 0 or more")
     if not settings.beat_every > 0:

@@ -17,14 +17,16 @@ def next_point(
     vote: Vote,
     given_up: Collection[Point] = (),
     hint: Bracket | None = None,
+    anchors: Sequence[int] = (),
 ) -> Point | None:
     """The run that the answer hangs on, for a worker who is alone; None once it hangs on none.
 
-    A seed runs its lowest rung first: rule 5 compares with it. ``hint`` says where the edge may lie, as a
-    seed that has no vote would. ``given_up`` points have failed too often and are never asked for; a rung
-    that has no other run left to decide it is passed over.
+    The lowest rung is run first, since rule 5 compares with it; a further seed begins with the first of
+    ``anchors`` that is below what it is asked for. ``hint`` says where the edge may lie, as a seed that has
+    no vote would. ``given_up`` points have failed too often and are never asked for; a rung that has no
+    other run left to decide it is passed over.
     """
-    return _Look(verdicts, rungs, seeds, vote, given_up, hint).next_point()
+    return _Look(verdicts, rungs, seeds, vote, given_up, hint).next_point(anchors)
 
 
 class _Look:
@@ -59,11 +61,12 @@ class _Look:
     def spent(self, seed: int) -> int:
         return sum(point.seed == seed for point in self.verdicts)
 
-    def next_point(self) -> Point | None:
+    def next_point(self, anchors: Sequence[int]) -> Point | None:
         point = next(self._candidates(), None)
-        if point is None:
-            return None
-        return Point(0, point.seed) if self.open(0, point.seed) else point
+        if point is None or self.spent(point.seed):
+            return point
+        firsts = [rung for rung in (*anchors, 0) if rung < point.rung and self.open(rung, point.seed)]
+        return Point(firsts[0], point.seed) if firsts else point
 
     def _candidates(self) -> Iterator[Point]:
         if not self.inside:

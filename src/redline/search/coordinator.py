@@ -16,13 +16,13 @@ from optuna.trial import TrialState
 from redline.errors import UserError
 from redline.search.display import Display, RunView, View
 from redline.search.interrupt import Interrupt
-from redline.search.look import Look, Question, look
+from redline.search.look import Look, Question, look, wanted
 from redline.search.owner import Owner, Silence, owner_of
 from redline.search.pool import Ended, Pool, Slot
 from redline.search.result import variant_result
 from redline.search.study import Claim, VariantStudy
 from redline.search.variant import Variant
-from redline.search.verdicts import Point, Vote, reasons
+from redline.search.verdicts import Vote, reasons
 from redline.stability import Outcome, SearchRule
 
 
@@ -35,7 +35,7 @@ class Settings:
     ladder: list[float]
     seeds: int
     vote: Vote
-    doubt: float  # nats
+    doubt: float  # a probability
     scout_steps: int | None  # length of the short runs that look first; None: no such runs
     retries: int
     beat_every: float  # seconds
@@ -46,7 +46,7 @@ class Settings:
     def question(self, *, scouting: bool = False) -> Question:
         """Of a variant, or of its scouts: those need no second opinion."""
         if scouting:
-            return Question(self.ladder, 1, self.vote, 0.0)
+            return Question(self.ladder, 1, self.vote, doubt=1.0)
         return Question(self.ladder, self.seeds, self.vote, self.doubt)
 
 
@@ -165,17 +165,11 @@ class Coordinator:
         )
 
     def _start_next(self, slot: Slot, looks: Mapping[str, Look]) -> str | None:
-        """Give a free slot the point that is needed most: first of the variant fewest work on.
+        """Give a free slot the point that is needed most.
 
         Gives that variant's name, or None where nothing is left for the slot to do.
         """
-        wanted: list[tuple[int, int, str, Point]] = []
-        for name, seen in looks.items():
-            needed = [] if seen.plan.needed is None else [seen.plan.needed]
-            for rank, point in enumerate([*needed, *seen.plan.spares], start=0 if needed else 1):
-                if point not in seen.running and not (seen.waiting and point.rung > 0):
-                    wanted.append((rank, len(seen.running), name, point))
-        for _, _, name, point in sorted(wanted, key=lambda entry: entry[:2]):
+        for name, point in wanted(looks):
             claim = self.studies[name].claim(point, Owner.here())
             if claim is not None:
                 self._start(slot, self.variants[name], claim)

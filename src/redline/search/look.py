@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from redline.search.bisection import next_point
-from redline.search.references import references
+from redline.search.references import gentlest, references
 from redline.search.speculation import Plan, Policy, plan, runs_to_go
 from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
@@ -20,9 +20,11 @@ class Question:
     ladder: Sequence[float]  # smallest first
     seeds: int
     vote: Vote
-    doubt: float  # nats; see `references`
+    doubt: float  # a probability; see `references`
 
-    def policy(self, given_up: Collection[Point] = (), hint: Bracket | None = None) -> Policy:
+    def policy(
+        self, given_up: Collection[Point] = (), hint: Bracket | None = None, anchors: Sequence[int] = ()
+    ) -> Policy:
         return partial(
             next_point,
             rungs=len(self.ladder),
@@ -30,6 +32,7 @@ class Question:
             vote=self.vote,
             given_up=given_up,
             hint=hint,
+            anchors=anchors,
         )
 
     def rung_verdicts(self, verdicts: Verdicts) -> list[bool | None]:
@@ -81,7 +84,8 @@ def look(
     ``spares`` is how many runs to name beside the one that is needed.
     """
     verdicts = reasons(outcomes, rules)
-    policy = question.policy(given_up, scout.ends if scout and scout.answered else None)
+    hint = scout.ends if scout and scout.answered else None
+    policy = question.policy(given_up, hint, gentlest(outcomes))
     ends = bracket(question.rung_verdicts(verdicts))
     ahead = plan(policy, verdicts, running, spares)
     if ahead.needed is None:
@@ -98,3 +102,16 @@ def look(
         ahead = Plan(doubted[0] if doubted else None, tuple(rest[:spares]))
     waiting = scout is not None and not scout.answered
     return Look(outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
+
+
+def wanted(looks: Mapping[str, Look]) -> list[tuple[str, Point]]:
+    """What free workers should run, over all variants: first what an answer hangs on, of the variant that
+    fewest work on; then the spares, each variant's best one first.
+    """
+    ranked = []
+    for name, seen in looks.items():
+        needed = [] if seen.plan.needed is None else [seen.plan.needed]
+        for rank, point in enumerate([*needed, *seen.plan.spares], start=0 if needed else 1):
+            if point not in seen.running and not (seen.waiting and point.rung > 0):
+                ranked.append((rank, len(seen.running), name, point))
+    return [(name, point) for _, _, name, point in sorted(ranked, key=lambda entry: entry[:2])]

@@ -6,12 +6,13 @@ Rule 5 compares a run with every smaller LR, and a bisection has run few of them
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import NormalDist, fmean
 
-from redline.search.verdicts import Point, Vote, bracket, reasons, rung_verdicts
+from redline.search.loss_model import expected_losses
+from redline.search.verdicts import Bracket, Point, Vote, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
 
-_SURE = 2  # rungs: so far from every run of its seed, nothing is known of a loss
+_LEVELS = (0.9, 0.7, 0.5, 0.3)  # probabilities by which runs are ordered
 
 
 def references(
@@ -24,51 +25,48 @@ def references(
     doubt: float,
     given_up: Collection[Point] = (),
 ) -> list[Point]:
-    """The points whose run would move the bracket if its validation loss were ``doubt`` nats better than
-    expected, the best expected loss first. With ``doubt`` 0 none.
-    """
-    if doubt <= 0:
-        return []
+    """The runs that would move the bracket with at least the probability ``doubt``, the likeliest first."""
 
-    def ends(of: Mapping[Point, Outcome]) -> object:
+    def ends(of: Mapping[Point, Outcome]) -> Bracket:
         return bracket(rung_verdicts(reasons(of, rules), len(ladder), seeds, vote))
 
-    now = bracket(rung_verdicts(reasons(outcomes, rules), len(ladder), seeds, vote))
-    found = []
-    for seed in {point.seed for point in outcomes}:
-        for rung in range(now.stable):
-            point = Point(rung, seed)
-            if point in outcomes or point in given_up:
-                continue
-            loss = _best_expected(point, outcomes, doubt)
-            template = next(iter(outcomes.values()))
-            imagined = replace(
-                template, lr=ladder[rung], seed=seed, diverged=False, reason=None, val_loss=loss
-            )
-            if loss is not None and ends({**outcomes, point: imagined}) != now:
-                found.append((loss, point))
-    return [point for _, point in sorted(found)]
+    now = ends(outcomes)
+    losses = {point: loss for point, loss in finite_losses(outcomes).items() if point.rung <= now.diverged}
+    untried = [
+        Point(rung, seed)
+        for seed in sorted({point.seed for point in losses})
+        for rung in range(now.stable)
+        if Point(rung, seed) not in outcomes and Point(rung, seed) not in given_up
+    ]
+    if doubt >= 1 or not untried:
+        return []
+
+    def moves(point: Point, loss: float) -> bool:
+        like = next(iter(outcomes.values()))
+        lr = ladder[point.rung]
+        imagined = replace(like, lr=lr, seed=point.seed, diverged=False, reason=None, val_loss=loss)
+        return ends({**outcomes, point: imagined}) != now
+
+    def likelihood(point: Point, loss: NormalDist) -> float:
+        levels = (*(level for level in _LEVELS if level > doubt), doubt)
+        return next((level for level in levels if moves(point, loss.inv_cdf(level))), 0.0)
+
+    expected = expected_losses(losses, untried, ladder)
+    chances = {point: likelihood(point, loss) for point, loss in zip(untried, expected, strict=True)}
+    return sorted((point for point in untried if chances[point] > 0), key=lambda point: -chances[point])
 
 
-def _best_expected(point: Point, outcomes: Mapping[Point, Outcome], doubt: float) -> float | None:
-    """The best loss, in nats, that a point may have: what other seeds had there, carried over by the runs
-    that they share with its seed; else what its neighbours had.
-    """
-    losses = {
-        p: o.val_loss for p, o in outcomes.items() if o.val_loss is not None and math.isfinite(o.val_loss)
+def gentlest(outcomes: Mapping[Point, Outcome]) -> list[int]:
+    """The rungs with a validation loss, the best one first: what rule 5 had best compare with."""
+    losses: dict[int, list[float]] = {}
+    for point, loss in finite_losses(outcomes).items():
+        losses.setdefault(point.rung, []).append(loss)
+    return sorted(losses, key=lambda rung: (fmean(losses[rung]), rung))
+
+
+def finite_losses(outcomes: Mapping[Point, Outcome]) -> dict[Point, float]:
+    return {
+        point: its.val_loss
+        for point, its in outcomes.items()
+        if its.val_loss is not None and math.isfinite(its.val_loss)
     }
-    own = {p.rung: loss for p, loss in losses.items() if p.seed == point.seed}
-    if not own:
-        return None
-    carried = []
-    for other in {p.seed for p in losses if p.rung == point.rung}:
-        shared = [own[p.rung] - loss for p, loss in losses.items() if p.seed == other and p.rung in own]
-        if shared:
-            carried.append(losses[Point(point.rung, other)] + fmean(shared))
-    if carried:
-        return fmean(carried) - doubt / _SURE
-    below = [rung for rung in own if rung < point.rung]
-    above = [rung for rung in own if rung > point.rung]
-    sides = ([max(below)] if below else []) + ([min(above)] if above else [])
-    distance = min(abs(rung - point.rung) for rung in sides)
-    return min(own[rung] for rung in sides) - doubt * min(1, distance / _SURE)
