@@ -1,6 +1,6 @@
 """What one finished training run has to say."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -24,6 +24,7 @@ class Outcome:
     train_loss: float
     spikes: int = 0
     run_id: str | None = None  # the tracker's
+    seconds: float = field(default=0.0, compare=False)  # in which it trained and validated
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ def run(
             seed=cfg.seed,
             max_steps=cfg.trainer.max_steps,
         )
+        started = time.monotonic()
         try:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit:  # what Lightning makes of Ctrl-C
@@ -98,6 +101,7 @@ def run(
         if verdict is None:
             metrics = trainer.validate(module, data, verbose=False)[0]
         outcome = _outcome(cfg, watch, verdict, steps, metrics, corpus.unigram_entropy)
+        outcome = replace(outcome, seconds=time.monotonic() - started)
     except BaseException as error:
         ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
         end_run(tracker, "KILLED" if ended_from_outside else "FAILED")

@@ -1,0 +1,140 @@
+"""How busy the search keeps its workers: 4 and 64 of them, simulated, with runs as long as the recorded ones.
+
+The same search with a barrier per batch stands beside it: as many runs as there are workers, then a wait for
+the slowest. Busy counts until the last round, that is until the last run is started: what comes after is the
+wait for the end, which no order of runs can fill.
+"""
+
+import argparse
+import heapq
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from _harness import at_least, finish
+from record_grid import TABLE
+from redline.search.look import Look, look, wanted
+from redline.search.verdicts import Point
+from search_replay import QUESTION, RULES, Outcomes, Replay, recorded
+
+START_UP = 1.0  # seconds of a run in which nothing trains yet
+SECONDS_PER_STEP = 0.1
+
+
+@dataclass
+class Clock:
+    """A simulated search: what is known, what runs, and how long workers were busy."""
+
+    replays: dict[str, Replay]
+    luck: random.Random
+    seen: dict[str, Outcomes] = field(default_factory=dict)
+    running: dict[tuple[str, Point], float] = field(default_factory=dict)  # its start
+    now: float = 0.0
+    busy: list[tuple[float, float]] = field(default_factory=list)
+    wasted: float = 0.0  # seconds of cancelled runs
+    last_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.seen = {name: {} for name in self.replays}
+        self.ends: list[tuple[float, str, Point]] = []
+
+    def looks(self, spares: int) -> dict[str, Look]:
+        return {
+            name: look(
+                QUESTION,
+                RULES,
+                self.seen[name],
+                {point: None for its, point in self.running if its == name},
+                spares=spares,
+            )
+            for name in self.replays
+        }
+
+    def start(self, name: str, point: Point) -> None:
+        steps = self.replays[name].grid[point].optimizer_steps
+        # No two machines are equally fast, nor one at all times.
+        seconds = START_UP + steps * SECONDS_PER_STEP * self.luck.uniform(0.8, 1.2)
+        self.running[name, point] = self.last_start = self.now
+        heapq.heappush(self.ends, (self.now + seconds, name, point))
+
+    def wait_for_one(self) -> None:
+        """Until the next run ends; then those that it has made moot end too."""
+        while True:
+            self.now, name, point = heapq.heappop(self.ends)
+            if (name, point) in self.running:
+                break
+        self.seen[name][point] = self.replays[name].grid[point]
+        self._end(name, point)
+        for its, other in list(self.running):
+            if its == name and look(QUESTION, RULES, self.seen[name]).moot(other):
+                self.wasted += self.now - self.running[its, other]
+                self._end(its, other)
+
+    def _end(self, name: str, point: Point) -> None:
+        self.busy.append((self.running.pop((name, point)), self.now))
+
+
+def without_barrier(clock: Clock, workers: int) -> None:
+    while True:
+        while len(clock.running) < workers:
+            free = wanted(clock.looks(workers - len(clock.running)))
+            if not free:
+                break
+            clock.start(*free[0])
+        if not clock.running:
+            return
+        clock.wait_for_one()
+
+
+def with_barrier(clock: Clock, workers: int) -> None:
+    while True:
+        batch = []
+        while len(clock.running) < workers:
+            free = wanted(clock.looks(workers - len(clock.running)))
+            if not free:
+                break
+            clock.start(*free[0])
+            batch.append(free[0])
+        if not batch:
+            return
+        while clock.running:
+            clock.wait_for_one()
+
+
+def busy_share(clock: Clock, workers: int) -> float:
+    spent = sum(min(end, clock.last_start) - min(start, clock.last_start) for start, end in clock.busy)
+    return spent / (workers * clock.last_start) if clock.last_start else 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--max-steps", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[4, 64])
+    arguments = parser.parse_args()
+    replays = {its.name: its for its in recorded(arguments.table, arguments.max_steps, scout_steps=0)}
+    bars = {}
+    for workers in arguments.workers:
+        for name, way in (("no barrier", without_barrier), ("barrier per batch", with_barrier)):
+            clocks = []
+            for luck in range(arguments.rounds):
+                clock = Clock(replays, random.Random(luck))
+                way(clock, workers)
+                clocks.append(clock)
+            share = fmean(busy_share(clock, workers) for clock in clocks)
+            took = fmean(clock.now for clock in clocks)
+            runs = fmean(sum(map(len, clock.seen.values())) for clock in clocks)
+            wasted = fmean(clock.wasted for clock in clocks)
+            print(
+                f"{workers} workers, {name}: busy {share:.1%} until the last start, answered after "
+                f"{took:.0f} s, {runs:.0f} runs finished, {wasted:.0f} s in cancelled ones"
+            )
+            if way is without_barrier:
+                bars[f"{workers}_workers/busy"] = at_least(0.95, share)
+    finish("search_idle", bars)
+
+
+if __name__ == "__main__":
+    main()
