@@ -23,7 +23,7 @@ ALLOWED = {
     "search": {"stability"},
     "report": {"stability", "search"},
 }
-EVERYBODYS = {"errors", "sqlite"}
+EVERYBODYS = {"errors", "database"}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 
 

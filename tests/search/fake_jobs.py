@@ -49,7 +49,8 @@ def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
     ``crashes`` (rate -> how often it crashes first), ``refuse`` (a rate the user should not have asked for),
-    ``seconds`` it takes (or rate -> seconds)."""
+    ``seconds`` it takes (or rate -> seconds), ``reports`` it makes between finding a file ``now`` and leaving
+    ``reported``."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -59,6 +60,12 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     send(
         {"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"}
     )
+    if "reports" in fake:
+        while not (place / "now").exists():
+            time.sleep(0.01)
+        for _ in range(fake.reports):
+            send({"step": 2, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": None})
+        (place / "reported").touch()
     seconds = fake.get("seconds", 0)
     time.sleep(seconds if isinstance(seconds, int | float) else seconds.get(lr, 0))
     if tries < fake.get("crashes", {}).get(lr, 0):

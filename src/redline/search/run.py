@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from optuna.storages import BaseStorage
 from rich.console import Console
 
 from redline.search.coordinator import Coordinator, Settings
 from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
+from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Pool
 from redline.search.register import open_studies
 from redline.search.result import write_result
@@ -25,18 +25,19 @@ def run_search(
     settings: Settings,
     variants: Sequence[Variant],
     asked: str,
-    storage: BaseStorage,
+    storage: PatientStorage,
     pool: Pool,
     reference: str,
 ) -> dict[str, Any]:
     """Find every variant's edge, write ``result.json``, print the table; gives what the file holds.
 
     ``asked`` is the question's fingerprint, ``reference`` the variant that the table's ratios are to.
-    Raises UserError, KeyboardInterrupt.
+    Raises UserError, OutageError, KeyboardInterrupt.
     """
     name, ladder = settings.name, settings.ladder
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     with Display(console) as display:
+        storage.say = display.say
         try:
             started = time.monotonic()
             display.say(
@@ -52,7 +53,7 @@ def run_search(
                 precision |= {scout.name: precision[variant.name] for variant, scout in pairs}
             studies = open_studies(storage, name, asked, tasks, ladder, settings.seeds, precision)
             rules = {task.name: build_rules(task.cfg.divergence, SearchRule) for task in tasks}
-            coordinator = Coordinator(settings, tasks, studies, rules, pool, display)
+            coordinator = Coordinator(settings, tasks, studies, storage, rules, pool, display)
             entries = coordinator.run()
             housekeeping.tidy(coordinator, variants[0].cfg.tracker.get("tracking_uri"))
         except KeyboardInterrupt:
