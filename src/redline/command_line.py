@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from redline.errors import UserError
+from redline.errors import UnfinishedSearchError, UserError
 
+TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 _USERS_MISTAKE = 2
-_TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 
 
 @contextmanager
@@ -23,11 +23,11 @@ def user_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        if _TRACEBACK_WANTED:
+    except (UserError, UnfinishedSearchError, HydraException, OmegaConfBaseException) as error:
+        if TRACEBACK_WANTED:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(_USERS_MISTAKE)
+        sys.exit(1 if isinstance(error, UnfinishedSearchError) else _USERS_MISTAKE)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(1)

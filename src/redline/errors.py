@@ -1,4 +1,4 @@
-"""The one kind of exception whose text is meant for the user."""
+"""The exceptions whose text is meant for the user."""
 
 
 class UserError(ValueError):
@@ -6,4 +6,11 @@ class UserError(ValueError):
 
     The message is one line that names the key, its value, and what is allowed.
     The command line prints it as ``error: …`` and exits with status 2.
+    """
+
+
+class UnfinishedSearchError(RuntimeError):
+    """Nobody works on a search any more, and it has no answer yet.
+
+    The message is one line; the command line prints it as ``error: …`` and exits with status 1.
     """
