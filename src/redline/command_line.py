@@ -14,6 +14,7 @@ from redline.errors import UnfinishedSearchError, UserError
 
 TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 _USERS_MISTAKE = 2
+_MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}"
+    more = _MORE_CHOICES.get(group, "")
+    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}{more}"
 
 
 def _bad_key(error: OmegaConfBaseException) -> str:
