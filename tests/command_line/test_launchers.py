@@ -75,7 +75,7 @@ def test_jobs_that_end_before_the_search_give_status_1_and_no_stale_result(
 
 def test_a_mistake_that_only_a_job_finds_is_the_users_all_the_same(ask: Ask, tmp_path: Path) -> None:
     """One that the submitting process is made to overlook here. And an option may follow the overrides."""
-    blind = "import hydra_plugins.max_lr._search as search; search._check = lambda settings: None"
+    blind = "import hydra_plugins.max_lr._search as search; search._check = lambda *_: None"
     words = [*SMALL[1:], "hydra.sweeper.vote=most", "hydra/launcher=submitit_local", "-m"]
     answer = ask(*words, cwd=tmp_path, before=blind)
     assert answer.status == 2, answer

@@ -32,7 +32,8 @@ def search(
     # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    _check(settings)
+    here = settings.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
+    _check(settings, here)
     config_loader = hydra_context.config_loader
     ladder, choices = split(arguments, config_loader, config.search.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
@@ -62,7 +63,7 @@ def search(
         trial_job=f"{JOBS}:trial",
         threads=threads,
     )
-    if settings.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic":
+    if here:
         pool = Pool(slots, preload=["redline.training.warm"])
         result = run_search(plan, variants, asked, storage, pool, settings.reference)
     else:
@@ -72,10 +73,15 @@ def search(
     return result
 
 
-def _check(settings: MaxLRSweeperConf) -> None:
+def _check(settings: MaxLRSweeperConf, here: bool) -> None:
     if settings.jobs is not None and settings.jobs < 1:
         raise UserError(
             f"hydra.sweeper.jobs={settings.jobs}: allowed: 1 or more, or null to search in this process"
+        )
+    if here and settings.jobs is not None and settings.jobs > 1:
+        raise UserError(
+            f"hydra.sweeper.jobs={settings.jobs}: more than 1 needs a hydra/launcher that starts jobs, "
+            "such as submitit_slurm or ray"
         )
     if settings.seeds < 1:
         raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
