@@ -5,7 +5,7 @@ TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench ui dashboard clean
+.PHONY: help setup run test test-ray lint format bench ui dashboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,13 @@ run: setup ## the demo: search the largest stable LR of four variants on Shakesp
 
 test: setup ## all tests
 	$(PY) -m pytest
+
+.venv/ray/installed: .venv/installed tests/command_line/ray.lock
+	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv/ray -r tests/command_line/ray.lock
+	@touch $@
+
+test-ray: .venv/ray/installed ## install Ray (250 MB) beside the environment, and run its test
+	$(PY) -m pytest -n 0 tests/command_line/test_ray.py
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check .

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from redline.errors import OutageError, UserError
+from redline.errors import OutageError, UnfinishedSearchError, UserError
 
+TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 _USERS_MISTAKE = 2
 _OTHER = 1
-_TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
+_MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
 
 
 @contextmanager
@@ -28,12 +29,12 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if _TRACEBACK_WANTED:
+        if TRACEBACK_WANTED:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(_USERS_MISTAKE)
-    except OutageError as gone:
-        print(f"error: {gone}", file=sys.stderr)
+    except (OutageError, UnfinishedSearchError) as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(_OTHER)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -63,7 +64,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}"
+    more = _MORE_CHOICES.get(group, "")
+    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}{more}"
 
 
 def _bad_key(error: OmegaConfBaseException) -> str:

@@ -1,4 +1,4 @@
-"""The kinds of exception whose text is meant for the user: one line, printed as ``error: …``."""
+"""The exceptions whose text is meant for the user: one line, printed as ``error: …``."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
 class OutageError(RuntimeError):
     """Something that the command needs is gone, and waiting has not helped; it exits with status 1."""
+
+
+class UnfinishedSearchError(RuntimeError):
+    """Nobody works on a search any more, and it has no answer yet; the command exits with status 1."""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from hydra_plugins.max_lr._jobs import search_by_jobs
 from hydra_plugins.max_lr._overrides import split, varied
 from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.config import check_keys
@@ -26,7 +28,7 @@ _VOTES = ("any", "majority", "all")
 
 
 def search(
-    settings: MaxLRSweeperConf, config: DictConfig, config_loader: Any, arguments: Sequence[str]
+    settings: MaxLRSweeperConf, config: DictConfig, hydra_context: HydraContext, arguments: Sequence[str]
 ) -> dict[str, Any]:
     """Find every variant's edge; gives what `result.json` holds.
 
@@ -35,7 +37,9 @@ def search(
     # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    _check(settings)
+    here = settings.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
+    _check(settings, here)
+    config_loader = hydra_context.config_loader
     ladder, choices = split(arguments, config_loader, config.search.ladder, settings.tolerance)
     variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
     _check_scouts(settings.scout_steps, variants)
@@ -44,7 +48,6 @@ def search(
         print(cost_text(variants, question, settings.scout_steps))
         return {}
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
-    pool = Pool(slots, preload=["redline.training.warm"])
 
     Path("mlruns").mkdir(exist_ok=True)
     storage = open_storage(settings.storage, settings.storage_patience)
@@ -72,13 +75,26 @@ def search(
         trial_job=f"{JOBS}:trial",
         threads=threads,
     )
-    result = run_search(plan, variants, asked, storage, pool, settings.reference)
+    if here:
+        pool = Pool(slots, preload=["redline.training.warm"])
+        result = run_search(plan, variants, asked, storage, pool, settings.reference)
+    else:
+        result = search_by_jobs(settings, plan, variants, config, hydra_context)
     if any(entry["open"] for entry in result["variants"].values()):
         raise SystemExit(1)  # the search has ended, but not with every answer
     return result
 
 
-def _check(settings: MaxLRSweeperConf) -> None:
+def _check(settings: MaxLRSweeperConf, here: bool) -> None:
+    if settings.jobs is not None and settings.jobs < 1:
+        raise UserError(
+            f"hydra.sweeper.jobs={settings.jobs}: allowed: 1 or more, or null to search in this process"
+        )
+    if here and settings.jobs is not None and settings.jobs > 1:
+        raise UserError(
+            f"hydra.sweeper.jobs={settings.jobs}: more than 1 needs a hydra/launcher that starts jobs, "
+            "such as submitit_slurm or ray"
+        )
     if settings.seeds < 1:
         raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
     if settings.vote not in _VOTES:

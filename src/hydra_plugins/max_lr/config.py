@@ -13,6 +13,7 @@ class MaxLRSweeperConf:
     _target_: str = "hydra_plugins.max_lr.sweeper.MaxLRSweeper"
     storage: str = MISSING
     workers: int | None = MISSING
+    jobs: int | None = MISSING
     seeds: int = MISSING
     vote: str = MISSING
     doubt: float = MISSING

@@ -25,4 +25,4 @@ class MaxLRSweeper(Sweeper):
 
         assert self.hydra_context is not None
         assert self.config is not None
-        return search(self.settings, self.config, self.hydra_context.config_loader, arguments)
+        return search(self.settings, self.config, self.hydra_context, arguments)

@@ -63,6 +63,29 @@ def open_studies(
     return studies
 
 
+def forget_end(storage: BaseStorage, name: str, variants: Sequence[str]) -> None:
+    """Take back that a search has ended, so that whoever ends it next is seen to."""
+    for study_id in _study_ids(storage, name, variants).values():
+        storage.set_study_user_attr(study_id, "finished", False)
+
+
+def finished_entries(storage: BaseStorage, name: str, variants: Sequence[str]) -> dict[str, Any] | None:
+    """Every variant's entry of `result.json`, as whoever ended the search stored it; None before its end."""
+    facts = {
+        variant: storage.get_study_user_attrs(study_id)
+        for variant, study_id in _study_ids(storage, name, variants).items()
+    }
+    if not all(variant in facts and facts[variant].get("finished") for variant in variants):
+        return None
+    return {variant: facts[variant]["result"] for variant in variants}
+
+
+def _study_ids(storage: BaseStorage, name: str, variants: Sequence[str]) -> dict[str, int]:
+    """Variant -> its study's number in the storage, where there is one."""
+    studies = {study.study_name: study._study_id for study in storage.get_all_studies()}
+    return {v: studies[f"{name}/{v}"] for v in variants if f"{name}/{v}" in studies}
+
+
 def _searches(storage: BaseStorage) -> dict[str, dict[str, Any]]:
     """Name -> user attributes of one of its studies, newest first."""
     summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,7 +36,7 @@ def run_search(
     Raises UserError, OutageError, KeyboardInterrupt.
     """
     name, ladder = settings.name, settings.ladder
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    console = make_console()
     with Display(console) as display:
         storage.say = display.say
         try:
@@ -61,11 +62,22 @@ def run_search(
             raise
         display.say(f"done in {time.monotonic() - started:.0f} s")
     result = {"search": name, "ladder": ladder, "seeds": settings.seeds, "variants": entries}
-    path = settings.directory / "result.json"
-    write_result(path, result)
+    show_result(console, result, settings.directory, reference)
+    for variant, entry in entries.items():
+        studies[variant].study.set_user_attr("result", entry)
     for study in studies.values():
         study.study.set_user_attr("finished", True)
+    return result
+
+
+def make_console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+
+
+def show_result(console: Console, result: Mapping[str, Any], directory: Path, reference: str) -> None:
+    """Write ``result.json`` and print its table."""
+    path = directory / "result.json"
+    write_result(path, result)
     console.print(result_table(result, reference))
     console.print(f"result: {path}", soft_wrap=True)
     console.print("curves: make ui (MLflow), trials: make dashboard (Optuna)", soft_wrap=True)
-    return result
