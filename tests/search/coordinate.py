@@ -41,6 +41,7 @@ def coordinate(
     retries: int = 2,
     workers: int = 2,
     beat_every: float = 5.0,
+    patience: float = 60.0,
     meanwhile: Callable[[dict[str, VariantStudy]], Any] = lambda studies: None,
 ) -> Coordinated:
     """Search to the end. ``variants``: name -> what `fake_jobs.trial` calls ``cfg.fake``."""
@@ -76,7 +77,7 @@ def coordinate(
             vote="majority",
             retries=retries,
             beat_every=beat_every,
-            patience=60.0,
+            patience=patience,
             trial_job="fake_jobs:trial",
             threads=1,
         ),

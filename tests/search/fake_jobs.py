@@ -18,6 +18,17 @@ def echo(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     return {"doubled": 2 * payload["n"], "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
+def nap(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    time.sleep(2)
+    return {"doubled": 2 * payload["n"]}
+
+
+def send_too_much(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    print(os.getpid())
+    send({"more than a pipe holds": "x" * (1 << 22)})
+    return {}
+
+
 def users_mistake(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     raise UserError("lr=-1: allowed: numbers above 0")
 
@@ -48,8 +59,8 @@ def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
-    ``crashes`` (rate -> how often it crashes first), ``refuse`` (a rate the user should not have asked for),
-    ``seconds`` it takes."""
+    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
+    ``refuse`` (a rate the user should not have asked for), ``seconds`` it takes."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -65,7 +76,7 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     if fake.get("refuse") == cfg.lr:
         raise UserError(f"lr={lr}: allowed: others")
     diverged = cfg.lr >= fake.edge
-    val_loss = None if diverged else fake.get("losses", {}).get(lr, 4.0)
+    val_loss = None if diverged else fake.get("losses", {}).get(lr, 4.0) + cfg.seed * fake.get("spread", 0)
     return {
         "lr": cfg.lr,
         "seed": cfg.seed,
