@@ -10,15 +10,19 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from redline.errors import UserError
+from redline.errors import OutageError, UserError
 
 _USERS_MISTAKE = 2
+_OTHER = 1
 _TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a mistake of the user's as ``error: …`` and exit with 2; let anything else through."""
+    """Print a mistake of the user's as ``error: …`` and exit with 2, and what is unavailable likewise with 1.
+
+    Anything else is let through.
+    """
     # Hydra would print and exit by itself; with this set it raises, and we word it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -28,9 +32,12 @@ def user_errors() -> Iterator[None]:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(_USERS_MISTAKE)
+    except OutageError as gone:
+        print(f"error: {gone}", file=sys.stderr)
+        sys.exit(_OTHER)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_OTHER)
 
 
 def one_line(error: BaseException) -> str:

@@ -23,7 +23,7 @@ ALLOWED = {
     "search": {"stability"},
     "report": {"stability", "search"},
 }
-EVERYBODYS = {"errors", "files", "sqlite"}
+EVERYBODYS = {"errors", "files", "database"}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 
 

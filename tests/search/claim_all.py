@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from redline.search.owner import Owner
-from redline.search.study import VariantStudy, open_storage
+from redline.search.storage import open_storage
+from redline.search.study import VariantStudy
 from redline.search.verdicts import Point
 
 

@@ -1,10 +1,13 @@
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from coordinate import Coordinators
 
-from redline.search.study import open_storage
+from postgresql_server import PostgreSQL
+from redline.search.storage import open_storage
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +30,16 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool changes the environment for its children; this puts it back."""
     for name in ("PYTHONPATH", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
+@pytest.fixture
+def coordinators() -> Iterator[Coordinators]:
+    several = Coordinators()
+    yield several
+    several.kill()
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> str:
+    """The name of an empty database of this test's own."""
+    return postgresql.new_database()

@@ -1,8 +1,9 @@
-"""A coordinator whose trials are `fake_jobs.trial`. ``main`` reads the arguments of ``coordinate`` as JSON
-and prints the result: one of several on the same storage."""
+"""A coordinator whose trials are `fake_jobs.trial`, here or as one of several processes on a storage."""
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from redline.search.coordinator import Coordinator, Settings
 from redline.search.display import Display
 from redline.search.pool import Pool, Slot
 from redline.search.register import open_studies
-from redline.search.study import VariantStudy, open_storage
+from redline.search.storage import open_storage
+from redline.search.study import VariantStudy
 from redline.search.variant import Variant
 
 
@@ -42,6 +44,7 @@ def coordinate(
     workers: int = 2,
     beat_every: float = 5.0,
     patience: float = 60.0,
+    storage_patience: float = 600.0,
     meanwhile: Callable[[dict[str, VariantStudy]], Any] = lambda studies: None,
 ) -> Coordinated:
     """Search to the end. ``variants``: name -> what `fake_jobs.trial` calls ``cfg.fake``."""
@@ -66,8 +69,11 @@ def coordinate(
         for name, fake in variants.items()
     ]
     precision = {name: "fp32" for name in variants}
-    studies = open_studies(open_storage(url), "search", "asked", named, ladder, seeds, precision)
+    storage = open_storage(url, storage_patience)
+    studies = open_studies(storage, "search", "asked", named, ladder, seeds, precision)
     console = Console(file=io.StringIO(), width=200)
+    display = Display(console)
+    storage.say = display.say
     coordinator = Coordinator(
         Settings(
             name="search",
@@ -83,9 +89,10 @@ def coordinate(
         ),
         named,
         studies,
+        storage,
         {name: DEGRADED for name in variants},
         Pool([Slot(index, None) for index in range(workers)], preload=["fake_jobs", "omegaconf"]),
-        Display(console),
+        display,
     )
     done = Coordinated(studies)
     meanwhile(studies)
@@ -96,8 +103,51 @@ def coordinate(
     return done
 
 
+class Coordinators:
+    """Processes that each ``coordinate``; ``within``: the words of a command to start one with."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, within: Sequence[str] = (), **arguments: Any) -> subprocess.Popen[str]:
+        here = Path(__file__).parent
+        process = subprocess.Popen(
+            # A script of its own would be imported again by every trial.
+            [*within, sys.executable, "-c", "import coordinate; coordinate.main()", json.dumps(arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[1] / "src"), str(here)])},
+        )
+        self.processes.append(process)
+        return process
+
+    def go(self) -> None:
+        """Let them begin at the same moment."""
+        for process in self.processes:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "ready\n", process.stderr.read()
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+
+    def entries(self, seconds: float = 120) -> list[dict[str, Any]]:
+        """What each of them found."""
+        ended = [(process, *process.communicate(timeout=seconds)) for process in self.processes]
+        for process, _, err in ended:
+            assert process.returncode == 0, err
+        return [json.loads(out) for _, out, _ in ended]
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+
 def main() -> None:
-    """For `python -c`: a script of its own would be imported again by every trial."""
     print("ready", flush=True)
     sys.stdin.readline()  # wait for the start
     print(json.dumps(coordinate(**json.loads(sys.argv[1])).entries))

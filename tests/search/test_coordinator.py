@@ -1,28 +1,24 @@
 """The coordinator with a real storage and real processes, but trials that answer at once."""
 
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
-from coordinate import Coordinated, coordinate
+from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
 from search_helpers import DEGRADED
 
 from redline.errors import UserError
 from redline.search.owner import Owner
-from redline.search.study import VariantStudy, open_storage
+from redline.search.storage import open_storage
+from redline.search.study import VariantStudy
 from redline.search.verdicts import Point, reasons
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
-HERE = Path(__file__).parent
 pytestmark = pytest.mark.usefixtures("own_environment")
 
 
@@ -156,40 +152,20 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
     assert states(url) == {"COMPLETE": 2, "lost": 1}
 
 
-def test_two_coordinators_share_the_work_and_find_the_same(url: str, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {
-        "url": url,
-        "directory": str(tmp_path),
-        "variants": {"baseline": {"edge": 0.2, "seconds": 0.8}, "qk": {"edge": 1.6, "seconds": 0.8}},
-        "ladder": LADDER,
-        "seeds": 2,
-        "workers": 2,
-    }
-    path = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE)])
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", "import coordinate; coordinate.main()", json.dumps(arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
+def test_two_coordinators_share_the_work_and_find_the_same(
+    url: str, tmp_path: Path, coordinators: Coordinators
+) -> None:
+    for _ in range(2):
+        coordinators.start(
+            url=url,
+            directory=str(tmp_path),
+            variants={"baseline": {"edge": 0.2, "seconds": 0.8}, "qk": {"edge": 1.6, "seconds": 0.8}},
+            ladder=LADDER,
+            seeds=2,
+            workers=2,
         )
-        for _ in range(2)
-    ]
-    for process in both:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in both:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    entries = []
-    for process in both:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        entries.append(json.loads(out))
+    coordinators.go()
+    entries = coordinators.entries()
     assert entries[0] == entries[1]
     assert {name: its["max_stable_lr"] for name, its in entries[0].items()} == {"baseline": 0.1, "qk": 0.8}
     workers: set[int] = set()

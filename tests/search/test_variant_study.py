@@ -18,7 +18,8 @@ from search_helpers import outcome
 
 from redline.errors import UserError
 from redline.search.owner import Owner, Silence, owner_of
-from redline.search.study import Claim, VariantStudy, open_storage
+from redline.search.storage import open_storage
+from redline.search.study import Claim, VariantStudy
 from redline.search.verdicts import Point
 from redline.stability import Outcome
 

@@ -17,7 +17,7 @@ from redline.search.housekeeping import JOBS
 from redline.search.pool import Pool, make_slots
 from redline.search.register import choose_name
 from redline.search.run import run_search
-from redline.search.study import open_storage
+from redline.search.storage import open_storage
 from redline.search.variant import Variant, fingerprint
 
 _VOTES = ("any", "majority", "all")
@@ -26,7 +26,10 @@ _VOTES = ("any", "majority", "all")
 def search(
     settings: MaxLRSweeperConf, config: DictConfig, config_loader: Any, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Find every variant's edge; gives what `result.json` holds. Raises UserError, KeyboardInterrupt."""
+    """Find every variant's edge; gives what `result.json` holds.
+
+    Raises UserError, OutageError, KeyboardInterrupt.
+    """
     # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -37,7 +40,7 @@ def search(
     pool = Pool(slots, preload=["redline.training.warm"])
 
     Path("mlruns").mkdir(exist_ok=True)
-    storage = open_storage(settings.storage)
+    storage = open_storage(settings.storage, settings.storage_patience)
     asked = fingerprint(variants, ladder, {"seeds": settings.seeds, "vote": settings.vote})
     given = None if OmegaConf.is_missing(config.search, "name") else config.search.name
     name = choose_name(storage, given, asked, [variant.name for variant in variants])
@@ -77,6 +80,9 @@ def _check(settings: MaxLRSweeperConf) -> None:
         raise UserError(f"hydra.sweeper.beat_every={settings.beat_every}: allowed: a number above 0")
     if not settings.patience > settings.beat_every:
         raise UserError(f"hydra.sweeper.patience={settings.patience}: allowed: more than beat_every")
+    if not settings.storage_patience > 0:
+        allowed = "a number of seconds above 0"
+        raise UserError(f"hydra.sweeper.storage_patience={settings.storage_patience}: allowed: {allowed}")
 
 
 def _compose(

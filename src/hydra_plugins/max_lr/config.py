@@ -20,6 +20,7 @@ class MaxLRSweeperConf:
     retries: int = MISSING
     beat_every: float = MISSING
     patience: float = MISSING
+    storage_patience: float = MISSING
 
 
 ConfigStore.instance().store(

@@ -6,6 +6,7 @@ Any number of these, on any machines, work on one search through its studies.
 import copy
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from omegaconf import open_dict
 from optuna.trial import FrozenTrial, TrialState
 
-from redline.errors import UserError
+from redline.errors import OutageError, UserError
 from redline.search.bisection import Plan, plan, runs_left
 from redline.search.display import Display, RunView, View
 from redline.search.interrupt import Interrupt
 from redline.search.owner import Owner, Silence, owner_of
+from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Ended, Pool, Slot
 from redline.search.result import variant_result
 from redline.search.study import Claim, VariantStudy
@@ -81,6 +83,7 @@ class Coordinator:
         settings: Settings,
         variants: Sequence[Variant],
         studies: Mapping[str, VariantStudy],
+        storage: PatientStorage,
         rules: Mapping[str, Mapping[str, SearchRule]],
         pool: Pool,
         display: Display,
@@ -88,25 +91,31 @@ class Coordinator:
         self.settings = settings
         self.variants = {variant.name: variant for variant in variants}
         self.studies = studies
+        self.storage = storage  # that the studies are in
         self.rules = rules
         self.pool = pool
         self.display = display
         self.interrupt = Interrupt()
         self.running: dict[int, Running] = {}  # by slot
         self.silence = Silence(settings.patience)
+        self._outages = storage.outages
+        self._unheard: list[tuple[Slot, dict[str, Any] | Ended]] = []
         self._step_rate: float | None = None  # steps a second of one slot
 
     def run(self) -> dict[str, Any]:
         """Search; gives every variant's entry of `result.json`.
 
-        Raises UserError where a trial meets a mistake of the user's, KeyboardInterrupt for Ctrl-C.
+        Raises UserError where a trial meets a mistake of the user's, OutageError where the storage has been
+        gone for too long, KeyboardInterrupt for Ctrl-C.
         """
+        self.storage.meanwhile = self._listen
         try:
             with self.interrupt:
                 self._loop()
         finally:
+            self.storage.meanwhile = None
             for slot in self.pool.slots:
-                if not slot.free and slot.index in self.running:
+                if slot.index in self.running:
                     self._abandon(slot)
         return {name: self._result(name) for name in self.variants}
 
@@ -126,7 +135,7 @@ class Coordinator:
             if self._fail_lost_trials(looks):
                 continue
             for slot in self.pool.slots:
-                if slot.free:
+                if slot.index not in self.running:
                     name = self._start_next(slot, looks)
                     if name is not None:
                         looks[name] = self._look(name)
@@ -140,14 +149,19 @@ class Coordinator:
         until = time.monotonic() + _LOOK_EVERY
         ended = False
         while not ended and time.monotonic() < until:
-            events = self.pool.poll(0.5)
-            for slot, message in events:
-                ended |= self._hear(slot, message)
+            self._listen(0.5)
+            while self._unheard:
+                ended |= self._hear(*self._unheard.pop(0))
             if not self.running:
                 time.sleep(0.5)  # nobody to listen to: others work on what is left
             self.interrupt.check()
             self._beat()
             self.display.show(self._view(looks))
+
+    def _listen(self, seconds: float = 0.0) -> None:
+        """Take what our trials say off their pipes: a full one would hold them up."""
+        self.interrupt.check()
+        self._unheard += self.pool.poll(0.0 if self._unheard else seconds)
 
     def _look_at_all(self) -> dict[str, Look]:
         return {name: self._look(name) for name in self.variants}
@@ -263,10 +277,16 @@ class Coordinator:
     def _abandon(self, slot: Slot) -> None:
         run = self.running.pop(slot.index)
         self.pool.stop(slot)
-        self.studies[run.variant.name].fail(run.claim.number, "interrupted")
+        # A storage that is gone learns it from others, as it would of a machine that is.
+        with suppress(OutageError), self.storage.briefly():
+            self.studies[run.variant.name].fail(run.claim.number, "interrupted")
 
     def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
+        if self._outages != self.storage.outages:
+            # Whoever lost the storage when we did could not beat, and comes back when we do.
+            self._outages = self.storage.outages
+            self.silence = Silence(self.settings.patience)
         ours = {(run.variant.name, run.claim.number) for run in self.running.values()}
         found = False
         for name, look in looks.items():

@@ -5,12 +5,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from optuna.storages import BaseStorage
 from rich.console import Console
 
 from redline.search.coordinator import Coordinator, Settings
 from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
+from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Pool
 from redline.search.register import open_studies
 from redline.search.result import write_result
@@ -25,18 +25,19 @@ def run_search(
     settings: Settings,
     variants: Sequence[Variant],
     asked: str,
-    storage: BaseStorage,
+    storage: PatientStorage,
     pool: Pool,
     reference: str,
 ) -> dict[str, Any]:
     """Find every variant's edge, write ``result.json``, print the table; gives what the file holds.
 
     ``asked`` is the question's fingerprint, ``reference`` the variant that the table's ratios are to.
-    Raises UserError, KeyboardInterrupt.
+    Raises UserError, OutageError, KeyboardInterrupt.
     """
     name, ladder = settings.name, settings.ladder
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     with Display(console) as display:
+        storage.say = display.say
         try:
             started = time.monotonic()
             display.say(
@@ -47,7 +48,7 @@ def run_search(
             precision = housekeeping.prepare(variants, name)
             studies = open_studies(storage, name, asked, variants, ladder, settings.seeds, precision)
             rules = {variant.name: build_rules(variant.cfg.divergence, SearchRule) for variant in variants}
-            coordinator = Coordinator(settings, variants, studies, rules, pool, display)
+            coordinator = Coordinator(settings, variants, studies, storage, rules, pool, display)
             entries = coordinator.run()
             housekeeping.tidy(coordinator, variants[0].cfg.tracker.get("tracking_uri"))
         except KeyboardInterrupt:

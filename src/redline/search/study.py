@@ -10,37 +10,15 @@ from typing import Any
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from redline.errors import UserError
 from redline.search.owner import Owner
 from redline.search.verdicts import Point
-from redline.sqlite import first_opening
 from redline.stability import Outcome
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
 _CONSTRAINTS = "constraints"
-
-
-def open_storage(url: str) -> BaseStorage:
-    """The storage behind ``url``. Raises UserError, naming the key, where it does not open."""
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        # Workers of one machine share the file: wait for each other's writes.
-        options["connect_args"] = {"timeout": 60}
-    try:
-        with first_opening(url):
-            return RDBStorage(url, engine_kwargs=options)
-    # Whatever the driver raises, from a missing module to a refused connection, it is this URL.
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"hydra.sweeper.storage={url}: does not open ({reason}); "
-            "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -110,7 +88,8 @@ class VariantStudy:
         """Take a point, or None where somebody else was quicker.
 
         The running trial is created in one transaction with its owner; of two for the same point
-        the lower number keeps it, which both see the same way.
+        the lower number keeps it, which both see the same way. A creation that was tried again because its
+        answer was lost may have left twins, which lose too.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -127,7 +106,9 @@ class VariantStudy:
             for trial in self.trials()
             if self.point_of(trial) == point and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
         ]
-        mine = next(trial for trial in rivals if trial.user_attrs["owner"] == owner.to_dict())
+        mine, *twins = [trial for trial in rivals if trial.user_attrs["owner"] == owner.to_dict()]
+        for twin in twins:
+            self.fail(twin.number, "rival")
         claim = Claim(mine.number, mine._trial_id, point)
         if rivals[0].number == mine.number:
             return claim

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from omegaconf import DictConfig
 
-from redline.sqlite import first_opening
+from redline.database import first_opening
 
 # What MLflow takes in one call.
 _MAX_METRICS = 1000
