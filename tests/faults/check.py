@@ -12,6 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from subject import Subject
 
+from redline.search.storage import open_storage
+
 _ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "val_loss", "first_diverged_reason")
 _OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
 
@@ -20,7 +22,7 @@ def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
     """What is wrong with a search, given the same search undisturbed."""
     return [
         *different_answers(answer(disturbed.directory), answer(undisturbed.directory)),
-        *wrong_trials(trials(disturbed.folder), trials(undisturbed.folder)),
+        *wrong_trials(trials(disturbed.storage), trials(undisturbed.storage)),
         *running_runs(disturbed.folder / "mlruns" / "mlflow.db"),
         *left_processes(disturbed),
         *(f"{path}: half written" for path in disturbed.directory.glob("result.json.*")),
@@ -44,9 +46,9 @@ def different_answers(found: dict[str, Any], expected: dict[str, Any]) -> list[s
     ]
 
 
-def trials(folder: Path) -> dict[str, list[FrozenTrial]]:
-    """Of every study in a folder's SQLite storage."""
-    storage = f"sqlite:///{folder / 'mlruns' / 'optuna.db'}"
+def trials(url: str) -> dict[str, list[FrozenTrial]]:
+    """Of every study in a storage."""
+    storage = open_storage(url)
     studies = optuna.get_all_study_names(storage)
     return {name: optuna.load_study(study_name=name, storage=storage).trials for name in studies}
 
@@ -86,7 +88,7 @@ def running_runs(store: Path) -> list[str]:
 
 
 def left_processes(subject: Subject) -> list[str]:
-    _until(lambda: not subject.processes())
+    _until(lambda: not subject.processes())  # taking an interpreter with torch apart takes a while
     return [f"left behind: {process}" for process in subject.processes()]
 
 
@@ -94,7 +96,7 @@ def _point(trial: FrozenTrial) -> tuple[float, int]:
     return trial.params["lr"], trial.params["seed"]
 
 
-def _until(true: Callable[[], bool], seconds: float = 10) -> None:
+def _until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.1)

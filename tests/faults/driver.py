@@ -8,7 +8,7 @@ from random import Random
 from kinds import FAULTS
 from subject import Subject
 
-_PATIENCE = 240.0  # seconds that an undisturbed search has to end
+_PATIENCE = 600.0  # seconds that an undisturbed search has to end
 
 
 @dataclass(frozen=True)

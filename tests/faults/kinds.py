@@ -95,6 +95,19 @@ def storage_locked(subject: Subject, draw: Random) -> str | None:
     return held
 
 
+def storage_restarted(subject: Subject, draw: Random) -> str | None:
+    """As after a power cut of the server."""
+    if subject.server is None:
+        return None
+    for coordinator in subject.alive():
+        coordinator.without_storage = True
+    subject.server.stop()
+    seconds = draw.uniform(0, 3)
+    time.sleep(seconds)
+    subject.server.start()
+    return f"gone for {seconds:.1f} s"
+
+
 def interrupted_while_storage_is_locked(subject: Subject, draw: Random) -> str | None:
     coordinator = _one(subject, draw)
     if coordinator is None:
@@ -164,6 +177,7 @@ FAULTS: dict[str, Fault] = {
         clock_stepped,
         storage_locked,
         interrupted_while_storage_is_locked,
+        storage_restarted,
         disk_full,
         checkpoint_damaged,
     )

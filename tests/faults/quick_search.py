@@ -18,7 +18,8 @@ _VARIANTS = {
 }
 
 
-def main(seconds: float) -> None:
+def main() -> None:
+    """For `python -c`, with the word `hydra.sweeper.storage=URL`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     print("begun", flush=True)
@@ -26,14 +27,15 @@ def main(seconds: float) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         done = coordinate(
-            "sqlite:///mlruns/optuna.db",
+            sys.argv[1].removeprefix("hydra.sweeper.storage="),
             str(folder.absolute()),
-            {name: {**fake, "seconds": seconds, "spread": 0.001} for name, fake in _VARIANTS.items()},
+            {name: {**fake, "seconds": 0.3, "spread": 0.001} for name, fake in _VARIANTS.items()},
             ladder=LADDER,
             seeds=3,
             retries=100_000,
             beat_every=0.2,
             patience=3.0,
+            storage_patience=60.0,
         )
         write_result(folder / "result.json", {"search": "search", "ladder": LADDER, "variants": done.entries})
     except KeyboardInterrupt:

@@ -12,33 +12,37 @@ from check import problems
 from driver import Struck, disturb
 from kinds import FAULTS
 from small_disk import small_disk
-from subject import Subject, quick, real
+from subject import Subject
+
+from postgresql_server import PostgreSQL
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is struck: the command, and how hard."""
+    """What is struck: the command, on what, and how hard."""
 
     name: str
     command: Sequence[str]
-    faults: Sequence[str]
     most: int  # faults that one search is struck by
     pause: tuple[float, float]  # the least and the most seconds between two
+    checkpoints: bool = False  # its trials write some
     megabytes: int | None = None  # of a disk of its own, where it has one
+    server: PostgreSQL | None = None  # in place of an SQLite storage
 
+    only: str | None = None  # the one kind of fault that strikes it
 
-def quick_search(faults: Sequence[str], most: int, small: bool) -> Search:
-    return Search("quick", quick(seconds=0.3), faults, most, (0.3, 2.5), 8 if small else None)
-
-
-def real_search(cache_dir: Path, faults: Sequence[str], most: int, small: bool) -> Search:
-    return Search("real", real(cache_dir), faults, most, (0.5, 8.0), 24 if small else None)
-
-
-def possible_faults(search: str, small: bool) -> list[str]:
-    """``small``: whether the search has a small disk."""
-    never = {"checkpoint_damaged"} if search == "quick" else set()
-    return [name for name in FAULTS if name not in never and (small or name != "disk_full")]
+    def faults(self) -> list[str]:
+        """The kinds that can strike it, each once."""
+        if self.only is not None:
+            return [self.only] * self.most
+        possible = {
+            "disk_full": self.megabytes is not None,
+            "checkpoint_damaged": self.checkpoints,
+            "storage_restarted": self.server is not None,
+            "storage_locked": self.server is None,
+            "interrupted_while_storage_is_locked": self.server is None,
+        }
+        return [fault for fault in FAULTS if possible.get(fault, True)]
 
 
 @dataclass
@@ -50,20 +54,22 @@ class Rounds:
     _undisturbed: dict[str, Subject] = field(default_factory=dict)
     _queues: dict[str, deque[str]] = field(default_factory=dict)
 
-    def play(self, number: int, search: Search) -> tuple[list[Struck], list[str]]:
+    def play(self, number: int, search: Search, most: int | None = None) -> tuple[list[Struck], list[str]]:
         """What struck the search, and what was wrong with it."""
         if search.name not in self._undisturbed:
-            with self._subject(f"{search.name}-undisturbed", search, None) as subject:
+            with self._subject(f"undisturbed-{search.name}", search, None) as subject:
                 _, wrong = disturb(subject, deque(), Random(0), search.pause, 0)
                 if wrong:
                     return [], [f"undisturbed: {problem}" for problem in wrong]
             self._undisturbed[search.name] = subject
         draw = Random(f"{self.seed}-{number}")
+        most = min(search.most, most or search.most)
         queue = self._queues.setdefault(search.name, deque())
-        if len(queue) < search.most:  # what the last round left over comes first: all kinds get their turn
-            queue.extend(draw.sample(search.faults, len(search.faults)))
+        if len(queue) < most:  # what the last round left over comes first: every kind gets its turn
+            faults = search.faults()
+            queue.extend(draw.sample(faults, len(faults)))
         with self._subject(f"{number}-{search.name}", search, search.megabytes) as subject:
-            struck, wrong = disturb(subject, queue, draw, search.pause, search.most)
+            struck, wrong = disturb(subject, queue, draw, search.pause, most)
             subject.history.write_text("".join(f"{its}\n" for its in struck))
             wrong += problems(subject, self._undisturbed[search.name])
             if wrong and subject.disk is not None:
@@ -74,7 +80,8 @@ class Rounds:
     def _subject(self, name: str, search: Search, megabytes: int | None) -> Iterator[Subject]:
         notes = self.folder / name
         notes.mkdir()
-        subject = Subject(search.command, notes / "cwd", notes)
+        database = search.server.new_database() if search.server else None
+        subject = Subject(search.command, notes / "cwd", notes, search.server, database)
         subject.folder.mkdir()
         store = subject.folder / "mlruns"
         with nullcontext() if megabytes is None else small_disk(store, megabytes) as subject.disk:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from processes import MARK, Process, marked
 
+from postgresql_server import PostgreSQL
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 _PATH = [HERE / "stepped_clock", HERE, HERE.parent / "search", ROOT / "src"]
@@ -60,6 +62,8 @@ class Subject:
     command: Sequence[str]
     folder: Path
     notes: Path
+    server: PostgreSQL | None = None  # that the search's storage is on
+    database: str | None = None
     disk: Path | None = None  # a small file system of its own, which holds the folder
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[Coordinator] = field(default_factory=list)
@@ -67,6 +71,13 @@ class Subject:
     @property
     def directory(self) -> Path:
         return self.folder / "mlruns" / "searches" / "faults"
+
+    @property
+    def storage(self) -> str:
+        if self.server is None:
+            return f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"
+        assert self.database is not None
+        return self.server.url(self.database)
 
     @property
     def clock(self) -> Path:
@@ -80,7 +91,7 @@ class Subject:
         log = self.notes / f"coordinator-{len(self.started)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                self.command,
+                [*self.command, f"hydra.sweeper.storage={self.storage}"],
                 cwd=self.folder,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -131,10 +142,9 @@ class Subject:
             coordinator.process.wait()
 
 
-def quick(seconds: float = 0.3) -> list[str]:
+def quick() -> list[str]:
     """A search with real coordinators and storage; its trials answer at once."""
-    code = f"import quick_search; quick_search.main({seconds})"
-    return [sys.executable, "-c", code]
+    return [sys.executable, "-c", "import quick_search; quick_search.main()"]
 
 
 def real(cache_dir: Path) -> list[str]:

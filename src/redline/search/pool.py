@@ -63,7 +63,6 @@ class Pool:
     def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
         """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""
         assert slot.free
-        log.parent.mkdir(parents=True, exist_ok=True)
         attempts = _STARTS
         while slot.free:
             ours, theirs = self._context.Pipe(duplex=False)
@@ -125,6 +124,7 @@ def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None,
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
