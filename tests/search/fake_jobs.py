@@ -57,6 +57,17 @@ def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     return sleep(payload, send)
 
 
+def prepare(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    """Killed as often as its variant says."""
+    ((name, cfg),) = payload["cfgs"].items()
+    place = Path(cfg["place"])
+    tries = len(list(place.glob("try-*")))
+    (place / f"try-{tries}").touch()
+    if tries < cfg["kills"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"precision": {name: "fp32"}}
+
+
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
     ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),

@@ -209,6 +209,12 @@ def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     assert until(lambda: not any(alive(pid) for pid in children))
 
 
+def test_a_job_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "file" / "log")
+    assert messages(pool, pool.slots[0]) == [Ended(crash="exit status 1")]
+
+
 def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
