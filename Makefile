@@ -3,9 +3,12 @@ PY := .venv/bin/python
 TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 # What to add to the command of `make run`, as in: make run ARGS="hydra.sweeper.seeds=3"
 ARGS ?=
+# How many faults `make faults` lets strike, and from which seed: another one each time unless it is given.
+FAULTS ?= 100
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-ray lint format bench ui dashboard clean
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +37,9 @@ test: setup ## all tests
 
 test-ray: .venv/ray/installed ## install Ray (250 MB) beside the environment, and run its test
 	$(PY) -m pytest -n 0 tests/command_line/test_ray.py
+
+faults: setup ## kill, freeze and starve searches at random: make faults FAULTS=100 SEED=1 (about 15 minutes on 2 cores)
+	PYTHONPATH=src:tests:tests/search $(PY) tests/faults/long_run.py --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## ruff and mypy
 	$(PY) -m ruff check .

@@ -18,6 +18,17 @@ def echo(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     return {"doubled": 2 * payload["n"], "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
+def nap(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    time.sleep(2)
+    return {"doubled": 2 * payload["n"]}
+
+
+def send_too_much(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    print(os.getpid())
+    send({"more than a pipe holds": "x" * (1 << 22)})
+    return {}
+
+
 def users_mistake(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     raise UserError("lr=-1: allowed: numbers above 0")
 
@@ -46,11 +57,22 @@ def sleep_deaf(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     return sleep(payload, send)
 
 
+def prepare(payload: dict[str, Any], send: Any) -> dict[str, Any]:
+    """Killed as often as its variant says."""
+    ((name, cfg),) = payload["cfgs"].items()
+    place = Path(cfg["place"])
+    tries = len(list(place.glob("try-*")))
+    (place / f"try-{tries}").touch()
+    if tries < cfg["kills"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"precision": {name: "fp32"}}
+
+
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
-    ``crashes`` (rate -> how often it crashes first), ``refuse`` (a rate the user should not have asked for),
-    ``seconds`` it takes (or rate -> seconds), ``reports`` it makes between finding a file ``now`` and leaving
-    ``reported``."""
+    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
+    ``refuse`` (a rate the user should not have asked for), ``seconds`` it takes (or rate -> seconds),
+    ``reports`` it makes between finding a file ``now`` and leaving ``reported``."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -73,7 +95,7 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     if fake.get("refuse") == cfg.lr:
         raise UserError(f"lr={lr}: allowed: others")
     diverged = cfg.lr >= fake.edge
-    val_loss = None if diverged else fake.get("losses", {}).get(lr, 4.0)
+    val_loss = None if diverged else fake.get("losses", {}).get(lr, 4.0) + cfg.seed * fake.get("spread", 0)
     return {
         "lr": cfg.lr,
         "seed": cfg.seed,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def until_read(path: Path) -> str:
+    """A line of a file, once there is one."""
+    assert until(lambda: path.exists() and "\n" in path.read_text())
+    return path.read_text()
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> bool:
@@ -124,6 +131,57 @@ def test_stopping_ends_a_job_by_force_if_need_be(
     assert slot.free
 
 
+def kill_server() -> None:
+    """The one that the pool's jobs are forked from."""
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+
+
+def test_a_killed_server_takes_no_job_along_and_is_replaced(pool: Pool, tmp_path: Path) -> None:
+    pool.start(pool.slots[0], "fake_jobs:nap", {"n": 3}, tmp_path / "a")
+    kill_server()
+    pool.start(pool.slots[1], "fake_jobs:echo", {"n": 4}, tmp_path / "b")
+    assert messages(pool, pool.slots[1])[-1].result["doubled"] == 8
+    assert messages(pool, pool.slots[0])[-1].result["doubled"] == 6
+
+
+def test_a_server_killed_while_it_starts_a_job_is_replaced(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, killed = forkserver.connect_to_new_process, []
+
+    def connect_and_kill(fds: Any) -> Any:
+        ends = connect(fds)
+        if not killed:
+            kill_server()
+            killed.append(True)
+        return ends
+
+    monkeypatch.setattr(forkserver, "connect_to_new_process", connect_and_kill)
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 2}, tmp_path / "log")
+    assert killed
+    assert messages(pool, pool.slots[0])[-1].result["doubled"] == 4
+
+
+def test_stopping_ends_a_job_whose_server_was_killed(pool: Pool, tmp_path: Path) -> None:
+    slot = pool.slots[0]
+    pool.start(slot, "fake_jobs:sleep_deaf", {}, tmp_path / "log")
+    heard: list[Any] = []
+    while not heard:
+        heard = pool.poll(1.0)
+    kill_server()
+    pool.stop(slot, patience=0.2)
+    assert until(lambda: not alive(heard[0][1]["pid"]))
+
+
+def test_a_job_killed_amid_a_message_has_crashed(pool: Pool, tmp_path: Path) -> None:
+    slot = pool.slots[0]
+    pool.start(slot, "fake_jobs:send_too_much", {}, tmp_path / "log")
+    pid = int(until_read(tmp_path / "log"))
+    time.sleep(0.1)  # for the pipe to be full; less, and the message has not begun, which must do as well
+    os.kill(pid, signal.SIGKILL)
+    assert messages(pool, slot) == [Ended(crash="killed by signal SIGKILL")]
+
+
 def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     """kill -9 leaves the coordinator no chance to tell its children."""
     script = (
@@ -149,6 +207,12 @@ def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     coordinator.wait()
     coordinator.stdout.close()
     assert until(lambda: not any(alive(pid) for pid in children))
+
+
+def test_a_job_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "file" / "log")
+    assert messages(pool, pool.slots[0]) == [Ended(crash="exit status 1")]
 
 
 def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

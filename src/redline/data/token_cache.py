@@ -7,14 +7,11 @@ and renamed when complete, the manifest last; its checksum covers all three. A k
 ``*.tmp`` file behind, which nothing reads.
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import itertools
 import json
 import logging
-import os
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,6 +24,7 @@ from tokenizers import Tokenizer
 from redline.data.corpus import Corpus
 from redline.data.tokenizer import check_vocab_size, end_of_text_id, train_tokenizer
 from redline.errors import UserError
+from redline.files import atomic_write
 
 FORMAT = 1  # raise it whenever the same corpus and settings would come out as other bytes
 
@@ -164,9 +162,9 @@ def _build(
         raise UserError(
             f"data.cache_dir={folder.parent}: cannot be made ({error.strerror}); allowed: a writable folder"
         ) from error
-    with _atomic(folder / "tokenizer.json") as file:
+    with atomic_write(folder / "tokenizer.json") as file:
         file.write(tokenizer.to_str().encode())
-    with _atomic(folder / "tokens.bin") as file:
+    with atomic_write(folder / "tokens.bin") as file:
         train_counts_V, _ = _encode(tokenizer, _head(corpus.documents(), train_characters), dtype, file)
         val_counts_V, val_bytes = _encode(tokenizer, _tail(corpus.documents(), train_characters), dtype, file)
     manifest = _Manifest(
@@ -178,7 +176,7 @@ def _build(
         vocab_size=tokenizer.get_vocab_size(),
     )
     entries = asdict(manifest) | {"checksum": _checksum(manifest, folder)}
-    with _atomic(folder / "manifest.json") as file:
+    with atomic_write(folder / "manifest.json") as file:
         file.write(json.dumps(entries, indent=2).encode())
 
 
@@ -222,17 +220,3 @@ def _entropy(counts_V: np.ndarray) -> float:
     """Nats: the loss of a model that knows each token's frequency and ignores its context."""
     probabilities = counts_V[counts_V > 0] / counts_V.sum()
     return float(-(probabilities * np.log(probabilities)).sum())
-
-
-@contextlib.contextmanager
-def _atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` once it is complete and on disk."""
-    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

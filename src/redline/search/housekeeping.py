@@ -16,11 +16,12 @@ JOBS = "redline.training.jobs"  # by name: importing it would import torch
 
 @dataclass(frozen=True)
 class Housekeeping:
-    """Jobs beside the trials, each run on the first slot and waited for."""
+    """Jobs beside the trials, each run on the first slot and waited for; one that crashes is tried again."""
 
     pool: Pool
     directory: Path
     display: Display
+    retries: int
 
     def prepare(self, variants: Sequence[Variant], experiment: str) -> dict[str, str]:
         """Find what is wrong with the variants, make tokens and stores; gives each one's precision."""
@@ -38,19 +39,25 @@ class Housekeeping:
             self._run("tidy", payload)
 
     def _run(self, job: str, payload: dict[str, Any]) -> dict[str, Any]:
-        slot, log = self.pool.slots[0], self.directory / f"{job}.log"
+        log = self.directory / f"{job}.log"
+        for retries_left in reversed(range(self.retries + 1)):
+            ended = self._once(job, payload, log)
+            if ended.user_error is not None:
+                raise UserError(ended.user_error)
+            if ended.result is not None:
+                return ended.result
+            if retries_left:
+                self.display.say(f"{job}: crashed ({ended.crash}), tried again; its log is in {log}")
+        raise RuntimeError(f"{job} failed ({ended.crash}); its log is in {log}")
+
+    def _once(self, job: str, payload: dict[str, Any], log: Path) -> Ended:
+        slot = self.pool.slots[0]
         self.pool.start(slot, f"{JOBS}:{job}", payload, log)
         try:
             while True:
                 for _, message in self.pool.poll(0.5):
-                    if not isinstance(message, Ended):
-                        self.display.say(message["doing"])
-                    elif message.user_error is not None:
-                        raise UserError(message.user_error)
-                    elif message.crash is not None:
-                        raise RuntimeError(f"{job} failed ({message.crash}); its log is in {log}")
-                    else:
-                        assert message.result is not None
-                        return message.result
+                    if isinstance(message, Ended):
+                        return message
+                    self.display.say(message["doing"])
         finally:
             self.pool.stop(slot)

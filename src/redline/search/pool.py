@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from redline.errors import UserError
 
 Send = Callable[[dict[str, Any]], None]
 Job = Callable[[dict[str, Any], Send], dict[str, Any]]
+_STARTS = 5  # of a job, before the machine is held to be unable to
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,22 @@ class Pool:
     def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
         """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""
         assert slot.free
-        log.parent.mkdir(parents=True, exist_ok=True)
-        ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
-        process.start()
-        theirs.close()
-        slot.process = process
-        slot.pipe = ours
+        attempts = _STARTS
+        while slot.free:
+            ours, theirs = self._context.Pipe(duplex=False)
+            process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
+            try:
+                process.start()
+            except (OSError, EOFError):
+                ours.close()
+                attempts -= 1
+                if attempts == 0:
+                    raise
+                time.sleep(0.2)  # where the server was killed, the next start makes another
+            else:
+                slot.process, slot.pipe = process, ours
+            finally:
+                theirs.close()
 
     def poll(self, timeout: float) -> list[tuple[Slot, dict[str, Any] | Ended]]:
         """Wait at most ``timeout`` seconds for messages and endings; an ending frees its slot."""
@@ -78,7 +89,7 @@ class Pool:
             slot = busy[pipe]
             try:
                 message = pipe.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # OSError: killed amid a message
                 message = Ended(crash=self._last_words(slot))
             if isinstance(message, Ended):
                 self._free(slot)
@@ -113,6 +124,7 @@ def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None,
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -2,12 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from redline.files import atomic_write
 from redline.search.posterior import edge_interval
 from redline.search.verdicts import Point, Vote, bracket, rung_verdicts
 from redline.stability import Outcome
@@ -97,6 +97,5 @@ def _broken(
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json`` so that a reader sees the old one or the new one, never half."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(path)
+    with atomic_write(path) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())

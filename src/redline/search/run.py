@@ -45,7 +45,7 @@ def run_search(
                 f"search {name}: {', '.join(variant.name for variant in variants)} on {len(ladder)} rungs "
                 f"from {ladder[0]:g} to {ladder[-1]:g}, {settings.seeds} seed(s), {len(pool.slots)} worker(s)"
             )
-            housekeeping = Housekeeping(pool, settings.directory, display)
+            housekeeping = Housekeeping(pool, settings.directory, display, settings.retries)
             precision = housekeeping.prepare(variants, name)
             tasks = list(variants)
             if settings.scout_steps is not None:

@@ -1,16 +1,24 @@
 """The one checkpoint of a run, and what must be the same again after going on from it."""
 
+import hashlib
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
 from redline.errors import UserError
+from redline.files import atomic_write
 
 CHECKPOINT = "last.ckpt"
+_DIGEST_SIZE = 16  # bytes
+
+log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -32,6 +40,23 @@ class RunCheckpoint(ModelCheckpoint):
         checkpoint["run_id"] = self.run_id
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's own writes below /tmp and moves the file, which from another file system is a copy: a kill
+    or a full disk leaves half of it. Loading looks at no checksum, so a digest of the whole follows it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for killed in path.parent.glob(f"{path.name}.*.tmp"):
+            killed.unlink(missing_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with atomic_write(path) as file:
+            file.write(content.getbuffer())
+            file.write(_digest(content.getbuffer()))
+
+
 class StepSeed(Callback):
     """Makes a step's randomness (dropout) depend on (seed, step) alone, as its batch does."""
 
@@ -49,12 +74,26 @@ class StepSeed(Callback):
 def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
     """The checkpoint that ``trainer.resume`` names, or one that a killed run left in ``directory``.
 
-    Raises UserError where the named one is missing.
+    A damaged one in ``directory`` counts as none. Raises UserError where the named one is missing or damaged.
     """
     if cfg.trainer.resume is None:
         path = directory / CHECKPOINT
+        if path.is_file() and not _is_whole(path):
+            log.warning("%s: damaged; the run begins anew", path)
+            return None
         return path if path.is_file() else None
     path = Path(cfg.trainer.resume)
     if not path.is_file():
         raise UserError(f"trainer.resume={path}: no such file; allowed: the path of a checkpoint")
+    if not _is_whole(path):
+        raise UserError(f"trainer.resume={path}: damaged; allowed: a checkpoint as it was written")
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    content = memoryview(path.read_bytes())
+    return _digest(content[:-_DIGEST_SIZE]) == content[-_DIGEST_SIZE:]
+
+
+def _digest(content: memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest()

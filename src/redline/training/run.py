@@ -21,7 +21,13 @@ from redline.stability import EndRule, OnlineRule, Outcome, Verdict, build_rules
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
 from redline.training.check import check
-from redline.training.checkpoints import CHECKPOINT, RunCheckpoint, StepSeed, checkpoint_to_resume
+from redline.training.checkpoints import (
+    CHECKPOINT,
+    AtomicCheckpointIO,
+    RunCheckpoint,
+    StepSeed,
+    checkpoint_to_resume,
+)
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.trackers import end_run
 from redline.training.watch import Progress, Watch
@@ -72,6 +78,7 @@ def run(
                 StepSeed(cfg.seed),
                 RunCheckpoint(directory, cfg.trainer.checkpoint_every, tracker.run_id),
             ],
+            plugins=[AtomicCheckpointIO()],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
             limit_val_batches=cfg.data.val_batches,
             val_check_interval=cfg.trainer.max_steps + 1,

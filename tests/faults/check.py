@@ -1,0 +1,102 @@
+"""What must hold of a search that was struck by faults: everything is as if nothing had happened."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from subject import Subject
+
+from redline.search.storage import open_storage
+
+_ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "val_loss", "first_diverged_reason")
+_OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
+
+
+def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
+    """What is wrong with a search, given the same search undisturbed."""
+    return [
+        *different_answers(answer(disturbed.directory), answer(undisturbed.directory)),
+        *wrong_trials(trials(disturbed.storage), trials(undisturbed.storage)),
+        *running_runs(disturbed.folder / "mlruns" / "mlflow.db"),
+        *left_processes(disturbed),
+        *(f"{path}: half written" for path in disturbed.directory.glob("result.json.*")),
+    ]
+
+
+def answer(directory: Path) -> dict[str, Any]:
+    """The variants of `result.json`; empty where there is none."""
+    path = directory / "result.json"
+    return json.loads(path.read_text())["variants"] if path.exists() else {}
+
+
+def different_answers(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    if found.keys() != expected.keys():
+        return [f"result.json has the variants {list(found)}, not {list(expected)}"]
+    return [
+        f"{name}: {key} is {found[name][key]!r}, not {expected[name][key]!r}"
+        for name in expected
+        for key in _ANSWER
+        if found[name][key] != expected[name][key]
+    ]
+
+
+def trials(url: str) -> dict[str, list[FrozenTrial]]:
+    """Of every study in a storage."""
+    storage = open_storage(url)
+    studies = optuna.get_all_study_names(storage)
+    return {name: optuna.load_study(study_name=name, storage=storage).trials for name in studies}
+
+
+def wrong_trials(found: dict[str, list[FrozenTrial]], expected: dict[str, list[FrozenTrial]]) -> list[str]:
+    """Points finished twice, trials that never ended, and outcomes that a fault has changed."""
+    wrong = []
+    for study, its in found.items():
+        twins = {_point(trial): trial for trial in expected.get(study, []) if trial.state.name == "COMPLETE"}
+        finished = set()
+        for trial in its:
+            where = f"{study}: trial {trial.number} at {_point(trial)}"
+            if not trial.state.is_finished():
+                wrong.append(f"{where} is {trial.state.name}")
+            if trial.state != TrialState.COMPLETE:
+                continue
+            if _point(trial) in finished:
+                wrong.append(f"{where} is a second finished one")
+            finished.add(_point(trial))
+            if _point(trial) in twins:
+                outcome, twin = trial.user_attrs["outcome"], twins[_point(trial)].user_attrs["outcome"]
+                wrong += [
+                    f"{where}: {key} is {outcome[key]!r}, not {twin[key]!r}"
+                    for key in _OUTCOME
+                    if repr(outcome[key]) != repr(twin[key])  # NaN is like NaN
+                ]
+    return wrong
+
+
+def running_runs(store: Path) -> list[str]:
+    """MLflow runs that still claim to run, where there is a store."""
+    if not store.exists():
+        return []
+    with closing(sqlite3.connect(store)) as connection:
+        rows = connection.execute("SELECT run_uuid FROM runs WHERE status = 'RUNNING'").fetchall()
+    return [f"MLflow's run {run} claims to run" for (run,) in rows]
+
+
+def left_processes(subject: Subject) -> list[str]:
+    _until(lambda: not subject.processes())  # taking an interpreter with torch apart takes a while
+    return [f"left behind: {process}" for process in subject.processes()]
+
+
+def _point(trial: FrozenTrial) -> tuple[float, int]:
+    return trial.params["lr"], trial.params["seed"]
+
+
+def _until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.1)

@@ -1,0 +1,45 @@
+"""A search whose trials answer at once, as a command that can be killed and given again."""
+
+import signal
+import sys
+from pathlib import Path
+
+from coordinate import coordinate
+
+from redline.errors import UserError
+from redline.search.result import write_result
+
+LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+# Edges by a rule while training, by rule 5 of the search, and none; each seed has a loss of its own.
+_VARIANTS = {
+    "diverges": {"edge": 0.8},
+    "degrades": {"edge": 9, "losses": {"1.6": 4.6, "3.2": 5.2}},
+    "stable": {"edge": 9},
+}
+
+
+def main() -> None:
+    """For `python -c`, with the word `hydra.sweeper.storage=URL`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    print("begun", flush=True)
+    folder = Path("mlruns/searches/faults")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = coordinate(
+            sys.argv[1].removeprefix("hydra.sweeper.storage="),
+            str(folder.absolute()),
+            {name: {**fake, "seconds": 0.3, "spread": 0.001} for name, fake in _VARIANTS.items()},
+            ladder=LADDER,
+            seeds=3,
+            retries=100_000,
+            beat_every=0.2,
+            patience=3.0,
+            storage_patience=60.0,
+        )
+        write_result(folder / "result.json", {"search": "search", "ladder": LADDER, "variants": done.entries})
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    except UserError as error:
+        print(f"error: {error}")
+        sys.exit(2)
