@@ -1,10 +1,9 @@
 """The one checkpoint of a run, and what must be the same again after going on from it."""
 
 import hashlib
-import io
 import logging
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 import torch
@@ -17,6 +16,7 @@ from redline.files import atomic_write
 
 CHECKPOINT = "last.ckpt"
 _DIGEST_SIZE = 16  # bytes
+_PART = 1 << 24  # bytes that are read at a time
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +50,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         for killed in path.parent.glob(f"{path.name}.*.tmp"):
             killed.unlink(missing_ok=True)
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
         with atomic_write(path) as file:
-            file.write(content.getbuffer())
-            file.write(_digest(content.getbuffer()))
+            hashing = _Hashing(file)
+            torch.save(checkpoint, hashing)  # type: ignore[arg-type]
+            file.write(hashing.digest.digest())
+
+
+class _Hashing:
+    """A file that is written to from its beginning to its end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, _new_digest()
+
+    def write(self, part: bytes) -> int:
+        self.digest.update(part)
+        return self.file.write(part)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 class StepSeed(Callback):
@@ -91,9 +104,14 @@ def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    content = memoryview(path.read_bytes())
-    return _digest(content[:-_DIGEST_SIZE]) == content[-_DIGEST_SIZE:]
+    digest, left = _new_digest(), path.stat().st_size - _DIGEST_SIZE
+    with path.open("rb") as file:
+        while left > 0:
+            part = file.read(min(left, _PART))
+            digest.update(part)
+            left -= len(part)
+        return digest.digest() == file.read()
 
 
-def _digest(content: memoryview) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST_SIZE).digest()
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=_DIGEST_SIZE)
