@@ -11,7 +11,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -39,7 +39,7 @@ Outcomes = dict[Point, Outcome]
 
 @dataclass(frozen=True)
 class Replay:
-    """A grid to search, and the same variant's short runs of the first seed, where they were recorded."""
+    """A grid to search, and the same variant's short runs, where they were recorded."""
 
     name: str
     grid: Outcomes
@@ -146,11 +146,16 @@ def recorded(path: Path, max_steps: int, scout_steps: int) -> list[Replay]:
                 place = {seed: index for index, seed in enumerate(order)}
                 shuffled = {Point(p.rung, place[p.seed]): its for p, its in grid.items() if p.seed in place}
                 short = tables.get((norm, scout_steps), {})
-                scouts = {Point(p.rung, place[p.seed]): its for p, its in short.items() if p.seed in place}
+                scouts = {point: as_scout(its) for point, its in short.items() if point.seed == 0}
                 replays.append(Replay(norm, shuffled, scouts))
     if not replays:
         raise SystemExit(f"{path}: holds no whole grid of {max_steps} steps; record_grid.py makes one")
     return replays
+
+
+def as_scout(its: Outcome) -> Outcome:
+    """A search does not hold it against a scout that it learned nothing."""
+    return replace(its, diverged=False, reason=None) if its.reason == "no_learning" else its
 
 
 def outcome(row: Mapping[str, str]) -> Outcome:

@@ -6,6 +6,7 @@ from statistics import NormalDist
 import pytest
 from search_helpers import DEGRADED, outcome
 
+from redline.search.look import Question, look
 from redline.search.loss_model import expected_losses
 from redline.search.references import gentlest, references
 from redline.search.verdicts import Point
@@ -58,6 +59,16 @@ def test_a_seed_whose_vote_cannot_turn_the_rung_runs_nothing_more() -> None:
     assert doubted(outcomes, seeds=3) == []
     outcomes = runs(sure) | runs(doubtful, seed=1)
     assert {point.seed for point in doubted(outcomes, seeds=3)} == {1}
+
+
+def test_what_the_first_seed_leaves_in_doubt_is_run_before_another_begins() -> None:
+    outcomes = runs({0: 4.4, 7: 4.46, 8: None})
+    asked = {
+        doubt: look(Question(LADDER, 3, "majority", doubt), DEGRADED, outcomes).plan.needed
+        for doubt in (0.1, 1.0)
+    }
+    assert asked[0.1] == doubted(outcomes)[0]
+    assert asked[1.0] == Point(0, 1)
 
 
 def test_what_crashed_too_often_is_not_asked_for_again() -> None:

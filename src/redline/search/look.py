@@ -79,27 +79,30 @@ def look(
 ) -> Look:
     """The verdicts of ``outcomes``, and what to run next: a pure function.
 
-    Once the bracket is closed, what could still move it is run too. ``scout`` is the same variant's search
-    by short runs: where it found the edge, this one begins; until then, only the lowest rung is asked for.
-    ``spares`` is how many runs to name beside the one that is needed.
+    Where rule 5 leaves a seed's bracket in doubt, what could still move it is run too. ``scout`` is the same
+    variant's search by short runs: where it found the edge, this one begins; until then, only the lowest
+    rung is asked for. ``spares`` is how many runs to name beside the one that is needed.
     """
     verdicts = reasons(outcomes, rules)
     hint = scout.ends if scout and scout.answered else None
     policy = question.policy(given_up, hint, gentlest(outcomes))
     ends = bracket(question.rung_verdicts(verdicts))
     ahead = plan(policy, verdicts, running, spares)
-    if ahead.needed is None:
+    begun = {point.seed for point in outcomes}
+    if begun and (ahead.needed is None or ahead.needed.seed not in begun):
+        # Before a further seed begins, and at the end.
         doubted = references(
             outcomes,
             rules,
             ladder=question.ladder,
-            seeds=question.seeds,
+            seeds=question.seeds if ahead.needed is None else max(begun) + 1,
             vote=question.vote,
             doubt=question.doubt,
             given_up=given_up,
         )
-        rest = [point for point in doubted[1:] if point not in running]
-        ahead = Plan(doubted[0] if doubted else None, tuple(rest[:spares]))
+        if doubted:
+            later = [*doubted[1:], *([ahead.needed] if ahead.needed else []), *ahead.spares]
+            ahead = Plan(doubted[0], tuple(point for point in later if point not in running)[:spares])
     waiting = scout is not None and not scout.answered
     return Look(outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
 

@@ -1,7 +1,7 @@
 """What validation loss an untried run will probably have, from those that were run.
 
 A Gaussian process over log LR (Rasmussen & Williams 2006, section 2.2): one smooth curve that all seeds of a
-variant share, an offset a seed, and noise a run. Its scales are those of the curves recorded in `bench/`.
+variant share, an offset a seed, and noise a run. Its scales are about those of the curves in `bench/`.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from redline.search.verdicts import Point
 
-_LENGTH = 1.2  # in log LR: over a factor of 3 in LR the curve can bend
+_LENGTH = 1.8  # in log LR: over a factor of 6 in LR the curve can bend
 _HEIGHT = 0.4  # nats, of the shared curve
 _OFFSET = 0.06  # nats, of a seed
 _NOISE = 0.05  # nats, of a run

@@ -42,9 +42,14 @@ class Variant:
 
 
 def with_scout(variant: Variant, scout_steps: int) -> tuple[Variant, Variant]:
-    """A variant that waits for a scout, and the scout: the same, but for ``scout_steps`` steps."""
+    """A variant that waits for a scout, and the scout: the same, but for ``scout_steps`` steps.
+
+    A scout has no time to learn, so that it learned nothing is not held against it.
+    """
     cfg = copy.deepcopy(variant.cfg)
     cfg.trainer.max_steps = scout_steps
+    if "no_learning" in cfg.get("divergence", {}):
+        cfg.divergence.no_learning = None
     scout = replace(variant, cfg=cfg, is_scout=True)
     return replace(variant, scout=scout.name), scout
 
