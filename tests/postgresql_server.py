@@ -30,7 +30,7 @@ class PostgreSQL:
     """A cluster in a temporary folder. ``within``: the words of a command to start it with."""
 
     programs: Path
-    address: str = "127.0.0.1"
+    listen: str = "127.0.0.1"  # to which of its machine's addresses
     within: Sequence[str] = ()
     port: int = 0
     folder: Path = field(init=False)
@@ -56,7 +56,7 @@ class PostgreSQL:
             rules.write("host all all all scram-sha-256\n")
         self.port = self.port or _free_port()
         settings = {
-            "listen_addresses": self.address,
+            "listen_addresses": self.listen,
             "port": str(self.port),
             "unix_socket_directories": str(self.folder),
             "fsync": "off",  # nobody pulls this machine's plug
@@ -79,8 +79,8 @@ class PostgreSQL:
             self.stop()
         shutil.rmtree(self.folder)
 
-    def url(self, database: str) -> str:
-        return f"postgresql://{USER}:{ESCAPED}@{self.address}:{self.port}/{database}"
+    def url(self, database: str, address: str = "127.0.0.1") -> str:
+        return f"postgresql://{USER}:{ESCAPED}@{address}:{self.port}/{database}"
 
     def local_url(self, database: str) -> str:
         """By a socket in the file system, which no cut of a network reaches."""

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from command_helpers import Answer, Ask, train
 
+from postgresql_server import ESCAPED, PostgreSQL
+
 SMALL = ["experiment=smoke", "trainer.max_steps=3", "trainer.accelerator=cpu"]
 NO_BF16 = "import torch; torch.cpu.get_capabilities = lambda: {'avx2': True}"
 
@@ -98,6 +100,7 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
         (["hydra.sweeper.retries=-1"], ["hydra.sweeper.retries=-1", "0 or more"]),
         (["hydra.sweeper.beat_every=0"], ["hydra.sweeper.beat_every=0", "above 0"]),
         (["hydra.sweeper.patience=1"], ["hydra.sweeper.patience=1", "more than beat_every"]),
+        (["hydra.sweeper.storage_patience=0"], ["hydra.sweeper.storage_patience=0", "above 0"]),
         (["hydra.sweeper.storage=nonsense"], ["hydra.sweeper.storage=nonsense", "sqlite:///PATH"]),
         (["hydra.sweeper.storage=sqlite:////proc/no/db"], ["hydra.sweeper.storage=sqlite:////proc/no/db"]),
         (["hydra.sweeper.storage=postgresql://u:p@127.0.0.1:1/d"], ["hydra.sweeper.storage=postgresql://"]),
@@ -110,6 +113,16 @@ def test_a_search_that_cannot_work_is_refused(
     ask: Ask, tmp_path: Path, words: list[str], said: list[str]
 ) -> None:
     is_refused(ask("-m", *SMALL, "norm=qk", *words, cwd=tmp_path), *said, cwd=tmp_path)
+
+
+def test_a_wrong_password_is_refused_and_not_repeated(
+    ask: Ask, postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    url = postgresql.url("postgres").replace(ESCAPED, "guessed")
+    answer = ask("-m", *SMALL, "norm=qk", f"hydra.sweeper.storage={url}", cwd=tmp_path)
+    shown = url.replace("guessed", "***")
+    is_refused(answer, f"hydra.sweeper.storage={shown}", "password authentication failed", cwd=tmp_path)
+    assert "guessed" not in answer.stderr
 
 
 def test_what_only_one_variant_shows_is_refused_before_anything_trains(ask: Ask, tmp_path: Path) -> None:

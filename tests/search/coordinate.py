@@ -123,13 +123,14 @@ class Coordinators:
         self.processes.append(process)
         return process
 
-    def go(self) -> None:
-        """Let them begin at the same moment."""
-        for process in self.processes:
+    def go(self, processes: Sequence[subprocess.Popen[str]] | None = None) -> None:
+        """Let these, or all, begin at the same moment."""
+        processes = self.processes if processes is None else processes
+        for process in processes:
             assert process.stdout is not None
             assert process.stderr is not None
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-        for process in self.processes:
+        for process in processes:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()

@@ -70,8 +70,9 @@ def prepare(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
-    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
-    ``refuse`` (a rate the user should not have asked for), ``seconds`` it takes."""
+    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first), ``refuse``
+    (a rate not to be asked for), ``seconds`` it takes, ``reports`` it makes between finding a file ``now`` and
+    leaving ``reported``."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -81,6 +82,12 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     send(
         {"step": 1, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": f"run-{lr}-{cfg.seed}-{tries}"}
     )
+    if "reports" in fake:
+        while not (place / "now").exists():
+            time.sleep(0.01)
+        for _ in range(fake.reports):
+            send({"step": 2, "max_steps": cfg.trainer.max_steps, "loss": 5.0, "run_id": None})
+        (place / "reported").touch()
     time.sleep(fake.get("seconds", 0))
     if tries < fake.get("crashes", {}).get(lr, 0):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,15 +5,18 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
 from search_helpers import DEGRADED
+from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
 from redline.search.owner import Owner
+from redline.search.patient_storage import PatientStorage
 from redline.search.storage import open_storage
 from redline.search.study import VariantStudy
 from redline.search.verdicts import Point, reasons
@@ -150,6 +153,38 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
     )
     assert done.entries["qk"]["max_stable_lr"] == 0.1
     assert states(url) == {"COMPLETE": 2, "lost": 1}
+
+
+def test_trials_train_on_while_the_storage_does_not_answer(url: str, tmp_path: Path) -> None:
+    """What they report must not be what they wait for; here it is far more than a pipe holds."""
+
+    def go_away(studies: dict[str, VariantStudy]) -> None:
+        storage = studies["qk"].storage
+        assert isinstance(storage, PatientStorage)
+        behind = storage._storage
+        ask = behind.get_all_trials
+
+        def gone_until_reported(*args: Any, **kwargs: Any) -> Any:
+            for log in tmp_path.rglob("trial.log"):
+                (log.parent / "now").touch()
+                if not (log.parent / "reported").exists():
+                    raise OperationalError("SELECT 1", {}, Exception("no route to host"))
+            return ask(*args, **kwargs)
+
+        behind.get_all_trials = gone_until_reported  # type: ignore[method-assign]
+
+    done = coordinate(
+        url,
+        str(tmp_path),
+        {"qk": {"edge": 0.2, "reports": 5000}},
+        ladder=LADDER[:2],
+        workers=1,
+        storage_patience=60.0,
+        meanwhile=go_away,
+    )
+    assert done.entries["qk"]["max_stable_lr"] == 0.1
+    assert states(url) == {"COMPLETE": 2}
+    assert "the storage does not answer (no route to host)" in done.said
 
 
 def test_two_coordinators_share_the_work_and_find_the_same(

@@ -9,11 +9,13 @@ import pytest
 
 from redline.search.owner import Owner
 
-PRINT_OWNER = (
-    "import json; from redline.search.owner import Owner; print(json.dumps(Owner.here().to_dict()), flush=True);"
-    "input()"
-)
-ISOLATED = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+PRINT_OWNER = """
+import json
+from redline.search.owner import Owner
+print(json.dumps(Owner.here().to_dict()), flush=True)
+input()
+"""
+ISOLATED = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
 
 
 def test_an_owner_in_another_container_is_not_gone() -> None:

@@ -98,7 +98,6 @@ class Coordinator:
         self.interrupt = Interrupt()
         self.running: dict[int, Running] = {}  # by slot
         self.silence = Silence(settings.patience)
-        self._outages = storage.outages
         self._unheard: list[tuple[Slot, dict[str, Any] | Ended]] = []
         self._step_rate: float | None = None  # steps a second of one slot
 
@@ -161,7 +160,9 @@ class Coordinator:
     def _listen(self, seconds: float = 0.0) -> None:
         """Take what our trials say off their pipes: a full one would hold them up."""
         self.interrupt.check()
-        self._unheard += self.pool.poll(0.0 if self._unheard else seconds)
+        while events := self.pool.poll(seconds):
+            self._unheard += events
+            seconds = 0.0
 
     def _look_at_all(self) -> dict[str, Look]:
         return {name: self._look(name) for name in self.variants}
@@ -283,10 +284,6 @@ class Coordinator:
 
     def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
-        if self._outages != self.storage.outages:
-            # Whoever lost the storage when we did could not beat, and comes back when we do.
-            self._outages = self.storage.outages
-            self.silence = Silence(self.settings.patience)
         ours = {(run.variant.name, run.claim.number) for run in self.running.values()}
         found = False
         for name, look in looks.items():

@@ -40,28 +40,28 @@ class Silence:
     """Finds owners on other machines that have stopped beating.
 
     Judged by this process' own monotonic clock between two looks, so that neither a stepped clock
-    nor two machines that disagree about the time can end a living trial.
+    nor two machines that disagree about the time can end a living trial. A long time without a look,
+    as we were cut off or asleep, counts little: what cut us off may have cut them off too.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.patience = patience  # seconds
         self.clock = clock
-        self._last: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, tuple[int, float, float]] = {}  # by claim: beat, silent for, looked at
 
     def too_long(self, claim: str, beat: int) -> bool:
         """True once ``beat`` of a claim has not changed for ``patience`` seconds of our looking."""
         now = self.clock()
-        seen, since = self._last.get(claim, (None, now))
-        if seen != beat:
-            self._last[claim] = (beat, now)
-            return False
-        return now - since > self.patience
+        seen, silent, looked = self._last.get(claim, (None, 0.0, now))
+        silent = silent + min(now - looked, self.patience / 2) if seen == beat else 0.0
+        self._last[claim] = (beat, silent, now)
+        return silent > self.patience
 
 
 def _host() -> str:
-    """This machine since its last boot, as far as its process ids reach: a container or a reboot makes another.
+    """This machine since its last boot, as far as its pids reach: a container or a reboot makes another.
 
-    Two containers may share name and boot, and each sees none of the other's processes.
+    Two containers may share name and boot, and neither sees the other's processes.
     """
     boot, processes = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     parts = [boot.read_text().strip() if boot.exists() else ""]

@@ -42,7 +42,6 @@ class PatientStorage(BaseStorage):
         self.patience = patience  # seconds without an answer after which OutageError is raised
         self.say: Callable[[str], Any] = print
         self.meanwhile: Callable[[], Any] | None = None  # what goes on while an answer is waited for
-        self.outages = 0  # that are over
         self._storage = storage
         self._silent_since: float | None = None
 
@@ -112,7 +111,6 @@ class PatientStorage(BaseStorage):
         if self._silent_since is not None:
             self.say(f"the storage answers again, after {time.monotonic() - self._silent_since:.0f} s")
             self._silent_since = None
-            self.outages += 1
 
 
 def _patiently(name: str) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from omegaconf import DictConfig
 
 from redline.data import open_corpus
+from redline.database import with_driver
 from redline.training.build import precision_of
 from redline.training.check import check
 from redline.training.run import quieten, run
@@ -70,7 +71,7 @@ def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
     that the search's verdict names.
     """
     quieten()
-    client = MlflowClient(payload["tracking_uri"])
+    client = MlflowClient(with_driver(payload["tracking_uri"]))
     for run_id, reason in payload["verdicts"].items():
         client.set_tag(run_id, "verdict", "diverged")
         client.set_tag(run_id, "reason", reason)

@@ -160,6 +160,7 @@ def _parameters(cfg: DictConfig) -> dict[str, Any]:
     parameters = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(parameters, dict)
     del parameters["search"]  # a tag tells it
+    parameters["tracker"].pop("tracking_uri", None)  # may hold a password
     return {str(key): value for key, value in parameters.items()}
 
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from omegaconf import DictConfig
 
-from redline.database import first_opening, make_whole
+from redline.database import first_opening, make_whole, with_driver
 
 # What MLflow takes in one call.
 _MAX_METRICS = 1000
@@ -47,6 +47,7 @@ class BufferedMLFlowLogger(MLFlowLogger):
         flush_every: int,
         **kwargs: Any,
     ) -> None:
+        tracking_uri = with_driver(tracking_uri)
         _open_store(tracking_uri, experiment_name, artifact_location)
         super().__init__(experiment_name=experiment_name, tracking_uri=tracking_uri, **kwargs)
         self._flush_every = flush_every
@@ -93,7 +94,7 @@ def prepare_tracker(spec: DictConfig, experiment: str) -> None:
     """Create the tracker's store and experiment, once, before several processes open them."""
     if spec.get("tracking_uri") is None:
         return
-    _open_store(spec.tracking_uri, experiment, spec.artifact_location)
+    _open_store(with_driver(spec.tracking_uri), experiment, spec.artifact_location)
 
 
 def _open_store(tracking_uri: str, experiment: str, artifact_location: str) -> None:
