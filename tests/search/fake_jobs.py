@@ -70,9 +70,9 @@ def prepare(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
-    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first), ``refuse``
-    (a rate not to be asked for), ``seconds`` it takes, ``reports`` it makes between finding a file ``now`` and
-    leaving ``reported``."""
+    ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
+    ``refuse`` (a rate not to be asked for), ``seconds`` it takes, ``reports`` it makes between finding a
+    file ``now`` and leaving ``reported``."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
