@@ -1,6 +1,6 @@
 """Databases by URL: their driver, how a dead connection is found out, and who opens a fresh one first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,22 @@ def first_opening(url: str) -> Iterator[None]:
             yield
         return
     yield
+
+
+def make_whole(url: str, make: Callable[[str], object]) -> None:
+    """Make a fresh SQLite file whole or not at all: ``make`` opens it under another name.
+
+    For tables that cannot be opened again once a kill has left them half made. To be called within
+    ``first_opening``; does nothing where the file is there already, nor for a server.
+    """
+    parsed = make_url(url)
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    if file is None or Path(file).exists():
+        return
+    unfinished = Path(f"{file}.tmp")
+    unfinished.unlink(missing_ok=True)
+    make(parsed.set(database=str(unfinished)).render_as_string(hide_password=False))
+    unfinished.replace(file)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ It gives None where there was nothing to strike. A new kind is a function and it
 
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -200,7 +201,11 @@ def _kill_one(processes: list[Process], draw: Random) -> str | None:
 def _ends(coordinator: Coordinator, seconds: float = 60) -> str:
     """Wait for a coordinator that was told to stop."""
     began = time.monotonic()
-    coordinator.process.wait(seconds)
+    try:
+        coordinator.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        coordinator.deaf = True
+        coordinator.signal_group(signal.SIGKILL)
     return f"stopped after {time.monotonic() - began:.1f} s"
 
 

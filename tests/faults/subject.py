@@ -27,6 +27,7 @@ class Coordinator:
     log: Path
     killed: bool = False
     interrupted: bool = False  # was told to stop, and must have done so in good order
+    deaf: bool = False  # did not stop when it was told to
     without_storage: bool = False  # for a while; may have refused to start, and nothing else
 
     @property
@@ -39,6 +40,8 @@ class Coordinator:
 
     def complaint(self) -> str | None:
         """What is wrong with how it ended."""
+        if self.deaf:
+            return f"{self.log}: told to stop, it did not"
         status, said = self.process.returncode, self.log.read_text()
         if status == 0 or (self.killed and not self.interrupted):
             return None

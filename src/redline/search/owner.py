@@ -59,9 +59,15 @@ class Silence:
 
 
 def _host() -> str:
-    """This machine since its last boot: a container or a reboot makes another."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
+    """This machine since its last boot, as far as its pids reach: a container or a reboot makes another.
+
+    Two containers may share name and boot, and neither sees the other's processes.
+    """
+    boot, processes = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    parts = [boot.read_text().strip() if boot.exists() else ""]
+    if processes.is_symlink():
+        parts.append(os.readlink(processes))
+    return "/".join([socket.gethostname(), *parts])
 
 
 def _started(pid: int) -> str:

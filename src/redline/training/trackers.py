@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from omegaconf import DictConfig
 
-from redline.database import first_opening, with_driver
+from redline.database import first_opening, make_whole, with_driver
 
 # What MLflow takes in one call.
 _MAX_METRICS = 1000
@@ -99,6 +99,7 @@ def prepare_tracker(spec: DictConfig, experiment: str) -> None:
 
 def _open_store(tracking_uri: str, experiment: str, artifact_location: str) -> None:
     with first_opening(tracking_uri):
+        make_whole(tracking_uri, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
         client = MlflowClient(tracking_uri)
         if client.get_experiment_by_name(experiment) is None:
             if "://" not in artifact_location:
