@@ -63,13 +63,28 @@ class _Look:
 
     def next_point(self, anchors: Sequence[int]) -> Point | None:
         point = next(self._candidates(), None)
-        if point is None or self.spent(point.seed):
-            return point
-        firsts = [rung for rung in (*anchors, 0) if rung < point.rung and self.open(rung, point.seed)]
-        return Point(firsts[0], point.seed) if firsts else point
+        if point is not None:
+            return self._anchor(point, anchors) or point
+        # Runs end in any order: what was asked for ahead may have answered before what rule 5 needs.
+        for seed in range(self.seeds):
+            if self.spent(seed):
+                anchor = self._anchor(Point(self.ends.stable, seed), anchors)
+                if anchor is not None:
+                    return anchor
+        if all(point.rung > 0 for point in self.verdicts):
+            return next((Point(0, seed) for seed in range(self.seeds) if self.open(0, seed)), None)
+        return None
+
+    def _anchor(self, point: Point, anchors: Sequence[int]) -> Point | None:
+        """A smaller rung for a seed that has run none yet."""
+        if any(its.seed == point.seed and its.rung < point.rung for its in self.verdicts):
+            return None
+        firsts = (rung for rung in (*anchors, 0) if rung < point.rung and self.open(rung, point.seed))
+        return next((Point(rung, point.seed) for rung in firsts), None)
 
     def _candidates(self) -> Iterator[Point]:
         if not self.inside:
+            yield from self._unseen()
             return
         if self.hint is not None and self.hint.meets(self.ends):
             yield from self._compared_with(self.hint, range(self.seeds))
@@ -79,6 +94,17 @@ class _Look:
             yield from self._compared_with(self.own[seed], others)
         middle = _nearest(self.inside, self.ends)
         yield from (Point(middle, seed) for seed in range(self.seeds) if self.open(middle, seed))
+
+    def _unseen(self) -> Iterator[Point]:
+        """Runs at an end of the bracket that follows from other rungs alone: it is not claimed unseen."""
+        for rung, diverged in ((self.ends.stable, False), (self.ends.diverged, True)):
+            if not 0 <= rung < self.rungs:
+                continue
+            points = [Point(rung, seed) for seed in range(self.seeds)]
+            if not any(
+                its in self.verdicts and (self.verdicts[its] is not None) == diverged for its in points
+            ):
+                yield from (point for point in points if self.open(*point))
 
     def _leads(self) -> list[int]:
         """The seeds whose edge can be the answer, the best known first."""

@@ -82,8 +82,9 @@ def _losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:
 
 def _broken(
     rung: int, outcomes: Mapping[Point, Outcome], verdicts: Mapping[Point, str | None]
-) -> tuple[str, int]:
-    """The rule that most seeds of a diverged rung broke, and the earliest step at which one of them did.
+) -> tuple[str | None, int | None]:
+    """The rule that most seeds of a diverged rung broke, and the earliest step at which one of them did; None
+    where its runs crashed and smaller rates alone say that it would diverge.
 
     For rules judged at a run's end that is its last step.
     """
@@ -91,6 +92,8 @@ def _broken(
     for point, reason in sorted(verdicts.items()):
         if point.rung == rung and reason is not None:
             steps.setdefault(reason, []).append(outcomes[point].step)
+    if not steps:
+        return None, None
     reason = max(steps, key=lambda its: len(steps[its]))
     return reason, min(steps[reason])
 
