@@ -38,24 +38,21 @@ class Clock:
     def __post_init__(self) -> None:
         self.seen = {name: {} for name in self.replays}
         self.ends: list[tuple[float, str, Point]] = []
+        self._looks: dict[str, Look] = {}
 
     def looks(self, spares: int) -> dict[str, Look]:
-        return {
-            name: look(
-                QUESTION,
-                RULES,
-                self.seen[name],
-                {point: None for its, point in self.running if its == name},
-                spares=spares,
-            )
-            for name in self.replays
-        }
+        """Those of variants in which nothing happened since are not taken again."""
+        for name in self.replays.keys() - self._looks.keys():
+            running = {point: None for its, point in self.running if its == name}
+            self._looks[name] = look(QUESTION, RULES, self.seen[name], running, spares=spares)
+        return {name: self._looks[name] for name in self.replays}
 
     def start(self, name: str, point: Point) -> None:
         steps = self.replays[name].grid[point].optimizer_steps
         # No two machines are equally fast, nor one at all times.
         seconds = START_UP + steps * SECONDS_PER_STEP * self.luck.uniform(0.8, 1.2)
         self.running[name, point] = self.last_start = self.now
+        self._looks.pop(name)
         heapq.heappush(self.ends, (self.now + seconds, name, point))
 
     def wait_for_one(self) -> None:
@@ -72,13 +69,14 @@ class Clock:
                 self._end(its, other)
 
     def _end(self, name: str, point: Point) -> None:
+        self._looks.pop(name, None)
         self.busy.append((self.running.pop((name, point)), self.now))
 
 
 def without_barrier(clock: Clock, workers: int) -> None:
     while True:
         while len(clock.running) < workers:
-            free = wanted(clock.looks(workers - len(clock.running)))
+            free = wanted(clock.looks(workers))
             if not free:
                 break
             clock.start(*free[0])
@@ -91,7 +89,7 @@ def with_barrier(clock: Clock, workers: int) -> None:
     while True:
         batch = []
         while len(clock.running) < workers:
-            free = wanted(clock.looks(workers - len(clock.running)))
+            free = wanted(clock.looks(workers))
             if not free:
                 break
             clock.start(*free[0])
@@ -111,12 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--max-steps", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, nargs="+", default=[4, 64])
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    replays = {its.name: its for its in recorded(arguments.table, arguments.max_steps, scout_steps=0)}
+    every = recorded(arguments.table, arguments.max_steps, scout_steps=0)
+    few = {its.name: its for its in every}
+    # The recorded variants with their seeds in every order.
+    many = {f"{its.name} {index}": its for index, its in enumerate(every)}
     bars = {}
-    for workers in arguments.workers:
+    for workers, replays in ((4, few), (64, few), (64, many)):
         for name, way in (("no barrier", without_barrier), ("barrier per batch", with_barrier)):
             clocks = []
             for luck in range(arguments.rounds):
@@ -128,11 +128,12 @@ def main() -> None:
             runs = fmean(sum(map(len, clock.seen.values())) for clock in clocks)
             wasted = fmean(clock.wasted for clock in clocks)
             print(
-                f"{workers} workers, {name}: busy {share:.1%} until the last start, answered after "
-                f"{took:.0f} s, {runs:.0f} runs finished, {wasted:.0f} s in cancelled ones"
+                f"{workers} workers, {len(replays)} variants, {name}: busy {share:.1%} until the last start, "
+                f"answered after {took:.0f} s, {runs:.0f} runs finished, {wasted:.0f} s in cancelled ones",
+                flush=True,
             )
             if way is without_barrier:
-                bars[f"{workers}_workers/busy"] = at_least(0.95, share)
+                bars[f"{workers}_workers_{len(replays)}_variants/busy"] = at_least(0.95, share)
     finish("search_idle", bars)
 
 

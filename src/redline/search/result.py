@@ -29,7 +29,8 @@ def variant_result(
     ``scouts`` decide nothing; their steps are part of what the answer cost.
 
     ``max_stable_lr`` is an LR only where the ladder shows both ends of the bracket as neighbours:
-    a censored search has no answer, nor has one with runs left open between the ends.
+    a censored search has no answer, nor has one with runs left open between the ends. ``max_stable_lr_90``
+    is the interval that holds the edge with a probability of 90% (see `posterior`).
     """
     known = rung_verdicts(verdicts, len(ladder), seeds, vote)
     ends = bracket(known)

@@ -19,7 +19,7 @@ from redline.search.table import result_table
 from redline.search.variant import Variant, with_scout
 from redline.stability import SearchRule, build_rules
 
-_WIDTH = 120  # columns, where the output is no terminal
+_WIDTH = 160  # columns, where the output is no terminal
 
 
 def run_search(

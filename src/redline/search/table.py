@@ -13,10 +13,10 @@ def result_table(result: Mapping[str, Any], reference: str) -> Table:
         box=box.SIMPLE_HEAD, title=f"{result['search']}: largest stable learning rate", title_justify="left"
     )
     table.add_column("variant")
-    for heading in ("max stable LR", "first diverged", f"ratio to {reference}", "perplexity"):
+    for heading in ("max stable LR", "edge (90%)", "first diverged", f"ratio to {reference}", "perplexity"):
         table.add_column(heading, justify="right")
     table.add_column("rule that broke")
-    for heading in ("trials", "of grid steps"):
+    for heading in ("trials", "of grid"):
         table.add_column(heading, justify="right")
     unit = result["variants"].get(reference, {}).get("max_stable_lr")
     for name, entry in result["variants"].items():
@@ -37,8 +37,10 @@ def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) ->
         shown = "open" if edge is None else f"{edge:g}" + ("*" if entry["stable_above"] else "")
         first = entry["first_diverged_lr"]
         diverged = "–" if first is None else f"{first:g}"
+    interval = entry["max_stable_lr_90"]
     return [
         shown,
+        "–" if interval is None else f"{interval[0]:.2g}–{interval[1]:.2g}",
         diverged,
         "–" if edge is None or unit is None else f"{edge / unit:.2f}",
         "–" if entry["val_perplexity"] is None else f"{entry['val_perplexity']:.2f}",
