@@ -76,6 +76,10 @@ class Subject:
         return self.folder / "mlruns" / "searches" / "faults"
 
     @property
+    def result(self) -> Path:
+        return self.directory / "result.json"
+
+    @property
     def storage(self) -> str:
         if self.server is None:
             return f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"
@@ -99,6 +103,7 @@ class Subject:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
                 env={
                     **os.environ,
                     MARK: self.mark,
@@ -143,6 +148,11 @@ class Subject:
             process.send(signal.SIGKILL)
         for coordinator in self.started:
             coordinator.process.wait()
+
+
+def _hear_ctrl_c() -> None:
+    """A shell that starts us in the background has every process below ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def quick() -> list[str]:
