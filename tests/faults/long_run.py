@@ -69,7 +69,7 @@ def _searches(folder: Path, stack: ExitStack) -> list[Search]:
     sqlite = Search("sqlite", quick(), 12, _QUICK_PAUSE, megabytes=8 if small else None)
     command = Search(
         "command",
-        real(folder / "tokens"),
+        real(),
         12,
         _REAL_PAUSE,
         checkpoints=True,

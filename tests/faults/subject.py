@@ -160,7 +160,7 @@ def quick() -> list[str]:
     return [sys.executable, "-c", "import quick_search; quick_search.main()"]
 
 
-def real(cache_dir: Path) -> list[str]:
+def real() -> list[str]:
     """`src/train.py -m` on the smallest model, with checkpoints and MLflow."""
     return [
         sys.executable,
@@ -176,5 +176,4 @@ def real(cache_dir: Path) -> list[str]:
         "hydra.sweeper.retries=100000",
         "hydra.sweeper.beat_every=0.5",
         "hydra.sweeper.patience=10",
-        f"data.cache_dir={cache_dir}",
     ]
