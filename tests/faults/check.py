@@ -21,7 +21,7 @@ _OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_los
 def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
     """What is wrong with a search, given the same search undisturbed."""
     return [
-        *different_answers(answer(disturbed.directory), answer(undisturbed.directory)),
+        *different_answers(answer(disturbed.result), answer(undisturbed.result)),
         *wrong_trials(trials(disturbed.storage), trials(undisturbed.storage)),
         *running_runs(disturbed.folder / "mlruns" / "mlflow.db"),
         *left_processes(disturbed),
@@ -29,9 +29,8 @@ def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
     ]
 
 
-def answer(directory: Path) -> dict[str, Any]:
-    """The variants of `result.json`; empty where there is none."""
-    path = directory / "result.json"
+def answer(path: Path) -> dict[str, Any]:
+    """The variants of a `result.json`; empty where there is none."""
     return json.loads(path.read_text())["variants"] if path.exists() else {}
 
 

@@ -55,7 +55,7 @@ def interrupted(subject: Subject, draw: Random) -> str | None:
     coordinator = _one(subject, draw)
     if coordinator is None:
         return None
-    coordinator.interrupted = True
+    _tell_to_stop(subject, coordinator)
     coordinator.signal_group(signal.SIGINT)
     return _ends(coordinator)
 
@@ -64,7 +64,7 @@ def terminated(subject: Subject, draw: Random) -> str | None:
     coordinator = _one(subject, draw)
     if coordinator is None:
         return None
-    coordinator.interrupted = True
+    _tell_to_stop(subject, coordinator)
     coordinator.process.send_signal(signal.SIGTERM)
     return _ends(coordinator)
 
@@ -117,7 +117,7 @@ def interrupted_while_storage_is_locked(subject: Subject, draw: Random) -> str |
         if held is None:
             return None
         time.sleep(draw.uniform(0, 1))
-        coordinator.interrupted = True
+        _tell_to_stop(subject, coordinator)
         coordinator.signal_group(signal.SIGINT)
         time.sleep(draw.uniform(0, 1))
     return f"{held}, {_ends(coordinator)}"
@@ -196,6 +196,13 @@ def _kill_one(processes: list[Process], draw: Random) -> str | None:
     process = draw.choice(sorted(processes, key=lambda its: its.pid))
     process.send(signal.SIGKILL)
     return f"pid {process.pid}"
+
+
+def _tell_to_stop(subject: Subject, coordinator: Coordinator) -> None:
+    if subject.result.exists():
+        coordinator.killed = True  # Python has no handlers any more while it ends
+    else:
+        coordinator.interrupted = True
 
 
 def _ends(coordinator: Coordinator, seconds: float = 60) -> str:

@@ -7,7 +7,6 @@ command. Where this machine cannot be struck by a fault, it says so and goes on 
 import argparse
 import itertools
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -26,8 +25,6 @@ _QUICK_PAUSE, _REAL_PAUSE = (0.3, 2.5), (0.5, 8.0)  # seconds between two faults
 
 def main() -> int:
     """The exit status: 0 where everything held, 1 where something did not."""
-    # A shell that starts this in the background would have every process under it ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
@@ -72,7 +69,7 @@ def _searches(folder: Path, stack: ExitStack) -> list[Search]:
     sqlite = Search("sqlite", quick(), 12, _QUICK_PAUSE, megabytes=8 if small else None)
     command = Search(
         "command",
-        real(folder / "tokens"),
+        real(),
         12,
         _REAL_PAUSE,
         checkpoints=True,

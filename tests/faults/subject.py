@@ -76,6 +76,10 @@ class Subject:
         return self.folder / "mlruns" / "searches" / "faults"
 
     @property
+    def result(self) -> Path:
+        return self.directory / "result.json"
+
+    @property
     def storage(self) -> str:
         if self.server is None:
             return f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"
@@ -99,6 +103,7 @@ class Subject:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
                 env={
                     **os.environ,
                     MARK: self.mark,
@@ -145,12 +150,17 @@ class Subject:
             coordinator.process.wait()
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that starts us in the background has every process below ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def quick() -> list[str]:
     """A search with real coordinators and storage; its trials answer at once."""
     return [sys.executable, "-c", "import quick_search; quick_search.main()"]
 
 
-def real(cache_dir: Path) -> list[str]:
+def real() -> list[str]:
     """`src/train.py -m` on the smallest model, with checkpoints and MLflow."""
     return [
         sys.executable,
@@ -166,5 +176,4 @@ def real(cache_dir: Path) -> list[str]:
         "hydra.sweeper.retries=100000",
         "hydra.sweeper.beat_every=0.5",
         "hydra.sweeper.patience=10",
-        f"data.cache_dir={cache_dir}",
     ]

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
-from search_helpers import DEGRADED
+from search_helpers import DEGRADED, outcome
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
@@ -127,6 +127,23 @@ def test_a_dead_coordinators_trial_is_run_again_at_once(url: str, tmp_path: Path
         url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, workers=1, meanwhile=die_there
     )
     assert done.entries["qk"]["max_stable_lr"] == 0.4
+    assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "lost": 1}
+
+
+def test_a_trial_whose_coordinator_died_before_it_had_told_all_of_its_outcome_is_run_again(
+    url: str, tmp_path: Path
+) -> None:
+    def die_there(studies: dict[str, VariantStudy]) -> None:
+        gone = Owner(Owner.here().host, os.getpid(), "another start", "claim")
+        claim = studies["qk"].claim(Point(0, 0), gone)
+        assert claim is not None
+        half_told = outcome(0.1, reason="blow_up", val_loss=None)
+        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "outcome", half_told.to_dict())
+        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "verdict", "diverged")
+
+    done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
+    assert done.entries["qk"]["max_stable_lr"] == 0.4
+    assert done.studies["qk"].state().outcomes[Point(0, 0)].val_loss == 4.0
     assert states(url) == {"COMPLETE": done.entries["qk"]["trials"], "lost": 1}
 
 

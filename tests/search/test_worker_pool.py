@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,26 @@ def test_a_server_killed_while_it_starts_a_job_is_replaced(
     pool.start(pool.slots[0], "fake_jobs:echo", {"n": 2}, tmp_path / "log")
     assert killed
     assert messages(pool, pool.slots[0])[-1].result["doubled"] == 4
+
+
+def test_a_server_hears_no_ctrl_c_before_it_can_end_without_a_word(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, deaf = util.spawnv_passfds, []
+
+    def look_and_spawn(path: Any, args: Any, fds: Any) -> int:
+        deaf.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        return spawn(path, args, fds)
+
+    pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "log")
+    monkeypatch.setattr(util, "spawnv_passfds", look_and_spawn)
+    kill_server()
+    pool.start(pool.slots[1], "fake_jobs:echo", {"n": 2}, tmp_path / "log")
+    assert deaf == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    server = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
+    blocked = int(server.split("SigBlk:")[1].split()[0], 16)
+    assert not blocked & 1 << signal.SIGINT - 1, "it stays deaf"
 
 
 def test_stopping_ends_a_job_whose_server_was_killed(pool: Pool, tmp_path: Path) -> None:

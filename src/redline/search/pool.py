@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Pool:
             ours, theirs = self._context.Pipe(duplex=False)
             process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
             try:
+                _start_server()
                 process.start()
             except (OSError, EOFError):
                 ours.close()
@@ -117,6 +119,16 @@ class Pool:
         slot.process.join()
         code = slot.process.exitcode
         return f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _start_server() -> None:
+    """Start the server where none runs, deaf to Ctrl-C until its first import, `silent_end`."""
+    resource_tracker.ensure_running()  # its start would make us hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None, log: Path) -> None:
