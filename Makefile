@@ -54,10 +54,13 @@ format: setup ## let ruff format and fix what it can
 	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv/bench -r bench/requirements.lock
 	@touch $@
 
-bench: .venv/bench/installed ## step speed, logging cost and attention paths; the speed beside a lean loop and two peers
+bench: .venv/bench/installed ## step speed beside a lean loop and two peers, logging, attention paths, the search's policy and workers
 	$(PY) bench/train_speed.py
 	$(PY) bench/logging_cost.py
 	$(PY) bench/attention_paths.py
+	$(PY) bench/search_replay.py
+	$(PY) bench/search_idle.py
+	$(PY) bench/worker_scaling.py
 
 ui: setup ## MLflow's UI on what was tracked
 	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db

@@ -62,3 +62,20 @@ def test_one_run_trains_and_says_how_it_ended(ask: Ask, tmp_path: Path, shared: 
     assert "qkv lr=0.03 seed=0: " in done.stdout
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "mlruns" / "runs").rglob("last.ckpt"))
+
+
+def test_a_dry_run_says_what_a_search_would_cost_and_runs_nothing(tmp_path: Path) -> None:
+    modules, out = imported(
+        "-m",
+        "norm=qk,qkv",
+        "lr=0.01,0.02,0.04",
+        "hydra.sweeper.seeds=3",
+        "hydra.sweeper.dry_run=true",
+        cwd=tmp_path,
+    )
+    assert "ladder: 0.01, 0.02, 0.04 (3 rungs)" in out
+    for norm in ("qk", "qkv"):
+        assert f"{norm}: about 4.2 runs of 400 steps (2 to 6, if seeds agree); the grid: 9 runs" in out
+    assert "together about 3400 optimizer steps, the grid 7200: 47%" in out
+    assert not modules & {"torch", "lightning", "mlflow"}
+    assert not list(tmp_path.iterdir())
