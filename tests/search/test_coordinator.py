@@ -176,11 +176,13 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
 
 
 def test_a_run_that_can_no_longer_change_the_verdict_is_cancelled(url: str, tmp_path: Path) -> None:
-    slow = {"edge": 0.2, "seconds": {"1.6": 300}}
+    slow = {"edge": 0.2, "seconds": {"0.1": 1, "0.2": 1, "0.4": 1, "0.8": 1, "1.6": 300}}
     done = coordinate(url, str(tmp_path), {"qk": slow}, ladder=LADDER)
     assert (done.entries["qk"]["max_stable_lr"], done.entries["qk"]["first_diverged_lr"]) == (0.1, 0.2)
     assert 1.6 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
     assert "qk lr=1.6: cancelled" in done.said
+    # It had taken its first step, which is part of the cost.
+    assert done.entries["qk"]["optimizer_steps"] > 10 * done.entries["qk"]["trials"]
 
 
 def test_scouts_look_first_and_full_length_runs_decide(url: str, tmp_path: Path) -> None:

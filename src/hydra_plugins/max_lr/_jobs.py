@@ -21,11 +21,11 @@ from omegaconf import DictConfig
 from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.command_line import TRACEBACK_WANTED
 from redline.errors import UnfinishedSearchError, UserError
-from redline.search.coordinator import Settings
 from redline.search.display import Display
 from redline.search.job import run_command
 from redline.search.register import finished_entries, forget_end
 from redline.search.run import make_console, show_result
+from redline.search.settings import Settings
 from redline.search.storage import open_storage
 from redline.search.variant import Variant
 

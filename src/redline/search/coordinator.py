@@ -17,39 +17,16 @@ from optuna.trial import TrialState
 from redline.errors import OutageError, UserError
 from redline.search.display import Display, RunView, View
 from redline.search.interrupt import Interrupt
-from redline.search.look import Look, Question, look, wanted
+from redline.search.look import Look, look, wanted
 from redline.search.owner import Owner, Silence, owner_of
 from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Ended, Pool, Slot
 from redline.search.result import variant_result
+from redline.search.settings import Settings
 from redline.search.study import Claim, VariantStudy
 from redline.search.variant import Variant
-from redline.search.verdicts import Vote, reasons
+from redline.search.verdicts import reasons
 from redline.stability import Outcome, SearchRule
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What holds for the whole search."""
-
-    name: str
-    directory: Path
-    ladder: list[float]
-    seeds: int
-    vote: Vote
-    doubt: float  # a probability
-    scout_steps: int | None  # length of the short runs that look first; None: no such runs
-    retries: int
-    beat_every: float  # seconds
-    patience: float  # seconds of silence after which another machine's trial is lost
-    trial_job: str  # `module:function` that trains a point
-    threads: int | None
-
-    def question(self, *, scouting: bool = False) -> Question:
-        """Of a variant, or of its scouts: those need no second opinion."""
-        if scouting:
-            return Question(self.ladder, 1, self.vote, doubt=1.0)
-        return Question(self.ladder, self.seeds, self.vote, self.doubt)
 
 
 @dataclass
@@ -273,7 +250,9 @@ class Coordinator:
         self._unheard = [(its, message) for its, message in self._unheard if its is not slot]
         # A storage that is gone learns it from others, as it would of a machine that is.
         with suppress(OutageError), self.storage.briefly():
-            self.studies[run.variant.name].fail(run.claim.number, why)
+            study = self.studies[run.variant.name]
+            study.note(run.claim, "steps", run.step)
+            study.fail(run.claim.number, why)
 
     def _fail_lost_trials(self, looks: Mapping[str, Look]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
@@ -322,8 +301,8 @@ class Coordinator:
 
     def _result(self, name: str) -> dict[str, Any]:
         variant, seen = self.variants[name], self._look(name)
+        settings, names = self.settings, [name] if variant.scout is None else [name, variant.scout]
         scouts = {} if variant.scout is None else self._look(variant.scout).outcomes
-        settings = self.settings
         return variant_result(
             seen.outcomes,
             seen.verdicts,
@@ -333,4 +312,5 @@ class Coordinator:
             max_steps=variant.cfg.trainer.max_steps,
             given_up=seen.given_up,
             scouts=scouts.values(),
+            cancelled_steps=sum(self.studies[each].cancelled_steps() for each in names),
         )

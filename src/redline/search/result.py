@@ -23,10 +23,11 @@ def variant_result(
     max_steps: int,
     given_up: Collection[Point] = (),
     scouts: Collection[Outcome] = (),
+    cancelled_steps: int = 0,
 ) -> dict[str, Any]:
     """One variant's entry. The edge is the rung below the first diverged one.
 
-    ``scouts`` decide nothing; their steps are part of what the answer cost.
+    ``scouts`` and cancelled runs decide nothing; their steps are part of what the answer cost.
 
     ``max_stable_lr`` is an LR only where the ladder shows both ends of the bracket as neighbours:
     a censored search has no answer, nor has one with runs left open between the ends. ``max_stable_lr_90``
@@ -58,7 +59,8 @@ def variant_result(
         "best_val_loss": None if best is None else losses[best],
         "trials": len(outcomes),
         "scouts": len(scouts),
-        "optimizer_steps": sum(outcome.optimizer_steps for outcome in [*outcomes.values(), *scouts]),
+        "optimizer_steps": sum(outcome.optimizer_steps for outcome in [*outcomes.values(), *scouts])
+        + cancelled_steps,
         "grid_steps": len(ladder) * seeds * max_steps,
         "stable_above": [
             ladder[r] for r, diverged in enumerate(known) if diverged is False and r > ends.diverged

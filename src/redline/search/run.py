@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from redline.search.coordinator import Coordinator, Settings
+from redline.search.coordinator import Coordinator
 from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
 from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Pool
 from redline.search.register import open_studies
 from redline.search.result import write_result
+from redline.search.settings import Settings
 from redline.search.table import result_table
 from redline.search.variant import Variant, with_scout
 from redline.stability import SearchRule, build_rules

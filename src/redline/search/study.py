@@ -84,6 +84,13 @@ class VariantStudy:
                 state.crashes[point] += 1
         return state
 
+    def cancelled_steps(self) -> int:
+        """What runs cost that were ended because their answer no longer mattered."""
+        ended = [
+            trial.user_attrs for trial in self.trials() if trial.user_attrs.get("failure") == "cancelled"
+        ]
+        return sum(its.get("steps", 0) for its in ended)
+
     def claim(self, point: Point, owner: Owner) -> Claim | None:
         """Take a point, or None where somebody else was quicker.
 
