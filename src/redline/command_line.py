@@ -1,6 +1,7 @@
 """What a user sees of an error: one line for their mistakes, a traceback for ours."""
 
 import difflib
+import errno
 import os
 import re
 import sys
@@ -16,11 +17,13 @@ TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
 _USERS_MISTAKE = 2
 _OTHER = 1
 _MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a mistake of the user's as ``error: …`` and exit with 2, and what is unavailable likewise with 1.
+    """Print a mistake of the user's as ``error: …`` and exit with 2, and what is unavailable or full likewise
+    with 1.
 
     Anything else is let through.
     """
@@ -35,6 +38,12 @@ def user_errors() -> Iterator[None]:
         sys.exit(_USERS_MISTAKE)
     except (OutageError, UnfinishedSearchError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(_OTHER)
+    except OSError as error:
+        if error.errno not in _DISK_FULL or TRACEBACK_WANTED:
+            raise
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"error: {what}{error.strerror}; the same command goes on when there is room", file=sys.stderr)
         sys.exit(_OTHER)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from coordinate import coordinate
 
-from redline.errors import UserError
+from redline.command_line import user_errors
 from redline.search.result import write_result
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
@@ -24,7 +24,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     print("begun", flush=True)
     folder = Path("mlruns/searches/faults")
-    try:
+    with user_errors():
         folder.mkdir(parents=True, exist_ok=True)
         done = coordinate(
             sys.argv[1].removeprefix("hydra.sweeper.storage="),
@@ -38,8 +38,3 @@ def main() -> None:
             storage_patience=60.0,
         )
         write_result(folder / "result.json", {"search": "search", "ladder": LADDER, "variants": done.entries})
-    except KeyboardInterrupt:
-        sys.exit("stopped")
-    except UserError as error:
-        print(f"error: {error}")
-        sys.exit(2)

@@ -28,7 +28,7 @@ class Coordinator:
     killed: bool = False
     interrupted: bool = False  # was told to stop, and must have done so in good order
     deaf: bool = False  # did not stop when it was told to
-    without_storage: bool = False  # for a while; may have refused to start, and nothing else
+    without_storage: bool = False  # for a while; may have said so in one line and ended
 
     @property
     def alive(self) -> bool:
@@ -45,7 +45,7 @@ class Coordinator:
         status, said = self.process.returncode, self.log.read_text()
         if status == 0 or (self.killed and not self.interrupted):
             return None
-        if self.without_storage and status == 2 and "does not open" in said:
+        if self.without_storage and status in (1, 2) and "error: " in said and "Traceback" not in said:
             return None
         last = said.strip().splitlines()[-1:] or ["nothing"]
         if not self.interrupted:

@@ -24,7 +24,7 @@ from redline.stability import Outcome
 
 VOTES = st.sampled_from(["any", "majority", "all"])
 few = settings(max_examples=60, derandomize=True, deadline=None)
-many = settings(max_examples=250, derandomize=True, deadline=None)
+many = settings(max_examples=120, derandomize=True, deadline=None)
 
 
 def answer(searched: Searched, rungs: int, seeds: int, vote: Any) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def test_a_monotone_row_is_not_marked() -> None:
 
 def test_the_table_compares_edges_with_the_reference() -> None:
     text = shown(baseline=entry(runs("sddd")), qk=entry(runs("ssdd")), qkv=entry(runs("ssss")))
-    assert row(text, "baseline").split()[:4] == ["baseline", "0.1", "0.2", "0.50"]
+    low, high = (f"{end:.2g}" for end in entry(runs("sddd"))["max_stable_lr_90"])
+    assert row(text, "baseline").split()[:5] == ["baseline", "0.1", f"{low}–{high}", "0.2", "0.50"]
     assert "1.00" in row(text, "qk")
     assert "blow_up" in row(text, "qk")
     assert "–" in row(text, "qkv")  # a censored edge has no ratio
