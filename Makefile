@@ -31,7 +31,7 @@ run: setup ## the demo: search the largest stable LR of four variants on Shakesp
 test: setup ## all tests
 	$(PY) -m pytest
 
-faults: setup ## kill, freeze and starve searches at random: make faults FAULTS=100 SEED=1 (about 15 minutes on 2 cores)
+faults: setup ## kill, freeze and starve searches at random: make faults FAULTS=100 SEED=1 (about 12 minutes on 2 cores)
 	PYTHONPATH=src:tests:tests/search $(PY) tests/faults/long_run.py --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## ruff and mypy
