@@ -38,7 +38,7 @@ test: setup ## all tests
 test-ray: .venv/ray/installed ## install Ray (250 MB) beside the environment, and run its test
 	$(PY) -m pytest -n 0 tests/command_line/test_ray.py
 
-faults: setup ## kill, freeze and starve searches at random: make faults FAULTS=100 SEED=1 (about 15 minutes on 2 cores)
+faults: setup ## kill, freeze and starve searches at random: make faults FAULTS=100 SEED=1 (about 12 minutes on 2 cores)
 	PYTHONPATH=src:tests:tests/search $(PY) tests/faults/long_run.py --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 lint: setup ## ruff and mypy

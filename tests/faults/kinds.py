@@ -144,7 +144,9 @@ def disk_full(subject: Subject, draw: Random) -> str | None:
 
 def checkpoint_damaged(subject: Subject, draw: Random) -> str | None:
     """What a machine that lost its power may leave: no process, and files cut short or ending in zeros."""
-    checkpoints = sorted(subject.folder.rglob("last.ckpt"))
+    until = time.monotonic() + 15  # a trial's lives for seconds
+    while not (checkpoints := sorted(subject.folder.rglob("last.ckpt"))) and time.monotonic() < until:
+        time.sleep(0.05)
     coordinators = subject.alive()
     if not checkpoints or not coordinators:
         return None
