@@ -119,6 +119,11 @@ def studies(cwd: Path, name: str) -> dict[str, optuna.Study]:
     return found
 
 
+def completed(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """All but spare trials that were cancelled."""
+    return [trial for trial in study.trials if trial.user_attrs.get("failure") != "cancelled"]
+
+
 def trials(cwd: Path, name: str, *states: str) -> list[tuple[str, float, int]]:
     """Variant, LR and seed of a search's trials that are in one of these states."""
     return [

@@ -8,6 +8,12 @@ import pytest
 from redline.command_line import user_errors
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`user_errors` sets it for Hydra; later tests' commands must not inherit it."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_full_disk_is_one_line(named: bool, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["result.json"] if named else []
