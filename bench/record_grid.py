@@ -45,7 +45,6 @@ def payload(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     cfg = compose(
         "train",
         [
-            "experiment=demo",
             f"norm={run['norm']}",
             f"lr={run['lr']}",
             f"seed={run['seed']}",

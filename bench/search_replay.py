@@ -66,9 +66,15 @@ def steps_of(outcomes: Outcomes) -> int:
 
 
 def ours(
-    replay: Replay, luck: random.Random, *, scouts: bool = False, workers: int = 1
+    replay: Replay,
+    luck: random.Random,
+    *,
+    scouts: bool = False,
+    workers: int = 1,
+    doubt: float = SWEEPER.doubt,
 ) -> Iterator[tuple[int, int]]:
     """What the coordinator does with ``workers`` slots, whose runs end in any order."""
+    question = replace(QUESTION, doubt=doubt)
     seen: Outcomes = {}
     scouted: Outcomes = {}
     scout = None
@@ -78,7 +84,7 @@ def ours(
             scouted[point] = replay.scouts[point]
     running: dict[Point, None] = {}
     while True:
-        now = look(QUESTION, RULES, seen, running, scout=scout, spares=workers - 1)
+        now = look(question, RULES, seen, running, scout=scout, spares=workers - 1)
         if now.answered and not running:
             break
         for point in (now.plan.needed, *now.plan.spares):
@@ -228,6 +234,8 @@ def compare(name: str, replays: Sequence[Replay], scouts: bool) -> dict[str, Sco
     found["ours, 4 workers"] = scores(partial(ours, workers=4), replays)[-1]
     if scouts:
         found["ours, scouts"] = scores(partial(ours, scouts=True), replays)[-1]
+    for doubt in (0.1, 0.3, 1.0):
+        found[f"ours, doubt={doubt}"] = scores(partial(ours, doubt=doubt), replays)[-1]
     hits = found["ours"].exact  # type: ignore[union-attr]
     found["random"], found["tpe"] = (as_good(sampling, replays, hits) for sampling in (at_random, tpe))
     for policy, score in found.items():

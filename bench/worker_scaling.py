@@ -25,7 +25,7 @@ def seconds(workers: int, threads: int, steps: int, tokens: Path) -> float:
     """Of one search in a folder of its own. No rule ends a run, so all are of one length."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, ROOT / "src" / "train.py", "-m", "experiment=demo"),
+            *(sys.executable, ROOT / "src" / "train.py", "-m"),
             *("norm=baseline,qk,qkv,qk_fc", "lr=0.002,0.003"),
             *("divergence.no_learning=null", "divergence.degraded=null", "trainer.accelerator=cpu"),
             *(f"trainer.max_steps={steps}", f"trainer.threads={threads}", f"data.cache_dir={tokens}"),

@@ -45,10 +45,5 @@ def postgresql_programs() -> Path:
 @pytest.fixture(scope="session")
 def postgresql(postgresql_programs: Path) -> Iterator[PostgreSQL]:
     """A running server, one for each of pytest's workers: a test may restart it."""
-    server = PostgreSQL(postgresql_programs)
-    server.create()
-    try:
-        server.start()
+    with PostgreSQL(postgresql_programs).running() as server:
         yield server
-    finally:
-        server.remove()

@@ -5,9 +5,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import psycopg
 
@@ -63,6 +65,15 @@ class PostgreSQL:
         }
         with (self.folder / "data" / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        self.create()
+        try:
+            self.start()
+            yield self
+        finally:
+            self.remove()
 
     def start(self) -> None:
         self._control("start")

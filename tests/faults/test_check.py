@@ -15,7 +15,7 @@ ANSWER = {
         "max_stable_lr": 0.1,
         "first_diverged_lr": 0.2,
         "censored": None,
-        "val_loss": 4.123456789,
+        "val_losses": {"0": 4.123456789, "1": 4.2},
         "first_diverged_reason": "degraded",
         "trials": 3,
     }
@@ -42,10 +42,11 @@ def trial(lr: float, state: TrialState = TrialState.COMPLETE, **changed: Any) ->
     )
 
 
-def test_an_answer_may_differ_only_in_what_it_cost() -> None:
-    assert different_answers({"qk": {**ANSWER["qk"], "trials": 5}}, ANSWER) == []
-    found = different_answers({"qk": {**ANSWER["qk"], "val_loss": 4.123456788}}, ANSWER)
-    assert found == ["qk: val_loss is 4.123456788, not 4.123456789"]
+def test_an_answer_may_differ_only_in_what_it_cost_and_in_the_seeds_run() -> None:
+    fewer_seeds = {"trials": 5, "val_losses": {"0": 4.123456789}}
+    assert different_answers({"qk": {**ANSWER["qk"], **fewer_seeds}}, ANSWER) == []
+    found = different_answers({"qk": {**ANSWER["qk"], "val_losses": {"0": 4.123456788}}}, ANSWER)
+    assert found == ["qk: val_losses[0] is 4.123456788, not 4.123456789"]
     assert different_answers({}, ANSWER)
 
 

@@ -17,7 +17,7 @@ def main(url: str, barrier: str, processes: int) -> None:
     mine.touch()
     while len(list(Path(barrier).iterdir())) < processes:
         time.sleep(0.001)
-    study = VariantStudy(open_storage(url), "search/qk", [0.1, 0.2, 0.4], {"search": "search"})
+    study = VariantStudy(open_storage(url, patience=60.0), "search/qk", [0.1, 0.2, 0.4], {"search": "search"})
     won = []
     for rung in range(3):
         for seed in range(2):

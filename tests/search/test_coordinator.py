@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def trials(url: str, variant: str = "qk") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url)).trials
+    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url, patience=60.0)).trials
 
 
 def states(url: str, variant: str = "qk") -> Counter[str]:
@@ -152,7 +152,7 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
 
     def take_away(studies: dict[str, VariantStudy]) -> None:
         def look() -> None:
-            other = VariantStudy(open_storage(url), "search/qk", LADDER, {}, first_seed=7)
+            other = VariantStudy(open_storage(url, patience=60.0), "search/qk", LADDER, {}, first_seed=7)
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline:
                 for trial in other.state().running.values():

@@ -28,13 +28,8 @@ def network() -> Iterator[Network]:
 
 @pytest.fixture
 def server(network: Network, postgresql_programs: Path) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(postgresql_programs, listen="*", within=network.on_server())
-    server.create()
-    try:
-        server.start()
+    with PostgreSQL(postgresql_programs, listen="*", within=network.on_server()).running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 def test_another_machine_takes_over_and_nothing_counts_twice(

@@ -113,7 +113,7 @@ def test_an_answer_lost_while_others_declared_the_trial_lost_is_no_success(
 
     def too_late(*args: Any, **kwargs: Any) -> bool:
         monkeypatch.setattr(storage._storage, "set_trial_state_values", end)
-        VariantStudy(open_storage(url), study.name, LADDER, {}).fail(claim.number, "lost")
+        VariantStudy(open_storage(url, patience=60.0), study.name, LADDER, {}).fail(claim.number, "lost")
         raise connection_lost()
 
     monkeypatch.setattr(storage._storage, "set_trial_state_values", too_late)

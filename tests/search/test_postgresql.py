@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def trials(url: str, variant: str = "qk") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url)).trials
+    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url, patience=60.0)).trials
 
 
 def states(url: str, variant: str = "qk") -> Counter[str]:
@@ -44,7 +44,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
 
 
 def some_study_has(url: str, *wanted: TrialState) -> bool:
-    if not optuna.get_all_study_names(open_storage(url)):
+    if not optuna.get_all_study_names(open_storage(url, patience=60.0)):
         return False
     return any(trial.state in wanted for trial in trials(url))
 

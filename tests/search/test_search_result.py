@@ -24,6 +24,7 @@ FIXED_KEYS = {
     "censored",
     "first_diverged_reason",
     "val_loss",
+    "val_losses",
     "val_perplexity",
     "best_lr",
     "best_val_loss",
@@ -91,6 +92,7 @@ def test_perplexity_is_of_the_mean_loss_over_seeds() -> None:
     both |= {Point(1, seed): outcome(seed=seed, reason="blow_up", val_loss=None) for seed in (0, 1)}
     its = entry(both, seeds=2)
     assert its["val_loss"] == pytest.approx(3.5)
+    assert its["val_losses"] == {"0": 3.0, "1": 4.0}
     assert its["val_perplexity"] == pytest.approx(math.exp(3.5))
     assert its["grid_steps"] == 80
 

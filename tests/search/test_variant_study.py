@@ -30,7 +30,9 @@ PYTHONPATH = os.pathsep.join(str(path) for path in (Path(__file__).parents[2] / 
 
 @pytest.fixture
 def study(url: str) -> VariantStudy:
-    return VariantStudy(open_storage(url), "search/qk", LADDER, {"search": "search"}, first_seed=7)
+    return VariantStudy(
+        open_storage(url, patience=60.0), "search/qk", LADDER, {"search": "search"}, first_seed=7
+    )
 
 
 def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> Claim:
@@ -41,7 +43,7 @@ def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> Claim:
 
 def elsewhere(study: VariantStudy, url: str) -> VariantStudy:
     """The same study as another process sees it."""
-    return VariantStudy(open_storage(url), study.name, study.ladder, {}, study.first_seed)
+    return VariantStudy(open_storage(url, patience=60.0), study.name, study.ladder, {}, study.first_seed)
 
 
 def test_a_claim_is_a_running_trial_with_its_rate_and_seed(study: VariantStudy) -> None:
@@ -98,7 +100,7 @@ def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_poin
         if not line:
             pytest.fail(process.stderr.read())
         won += json.loads(line)
-    study = VariantStudy(open_storage(url), "search/qk", LADDER, {})
+    study = VariantStudy(open_storage(url, patience=60.0), "search/qk", LADDER, {})
     points = Counter((rung, seed) for rung, seed, _ in won)
     assert points == {(rung, seed): 1 for rung in range(3) for seed in range(2)}
     trials = study.trials()
@@ -287,7 +289,7 @@ def test_a_silence_that_we_could_not_hear_is_not_held_against_others() -> None:
 )
 def test_a_storage_that_does_not_open_is_the_users_mistake(bad: str) -> None:
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=.*allowed: sqlite:///PATH") as refused:
-        open_storage(bad)
+        open_storage(bad, patience=60.0)
     assert "\n" not in str(refused.value)
     assert "s3cret@" not in str(refused.value)
     assert "password=s3cret" not in str(refused.value)
@@ -298,7 +300,7 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=postgresql://me:\*\*\*@h/d: ") as refused:
-        open_storage("postgresql://me:s3cret@h/d")
+        open_storage("postgresql://me:s3cret@h/d", patience=60.0)
     assert "pip install 'psycopg[binary]'" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
@@ -306,5 +308,5 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 def test_a_file_that_is_no_database_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, but notes of some length" * 100)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage="):
-        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}")
+        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}", patience=60.0)
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")

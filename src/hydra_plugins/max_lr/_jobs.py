@@ -51,7 +51,7 @@ def search_by_jobs(
     console = make_console()
     display = Display(console)
     began = time.monotonic()
-    forget_end(open_storage(settings.storage), name, names)
+    forget_end(open_storage(settings.storage, settings.storage_patience), name, names)
     logs = config.hydra.launcher.get("submitit_folder")
     display.say(
         f"search {name}: {', '.join(names)} on {len(plan.ladder)} rungs, by {settings.jobs} job(s) through "
@@ -66,7 +66,7 @@ def search_by_jobs(
         )
         raise
     # Opened anew: a connection to a server may not have lasted as long as the jobs.
-    entries = finished_entries(open_storage(settings.storage), name, names)
+    entries = finished_entries(open_storage(settings.storage, settings.storage_patience), name, names)
     if entries is None:
         raise UnfinishedSearchError(
             f"search {name}: the jobs of hydra/launcher={launcher} ended before it did ({trouble}); "

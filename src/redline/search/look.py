@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from redline.search.bisection import next_point
-from redline.search.references import gentlest, references
+from redline.search.losses import mean_losses
+from redline.search.references import references
 from redline.search.speculation import Plan, Policy, plan, runs_to_go
 from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
@@ -85,7 +86,7 @@ def look(
     """
     verdicts = reasons(outcomes, rules)
     hint = scout.ends if scout and scout.answered else None
-    policy = question.policy(given_up, hint, gentlest(outcomes))
+    policy = question.policy(given_up, hint, list(mean_losses(outcomes)))
     ends = bracket(question.rung_verdicts(verdicts))
     ahead = plan(policy, verdicts, running, spares)
     begun = {point.seed for point in outcomes}

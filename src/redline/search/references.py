@@ -3,12 +3,12 @@
 Rule 5 compares a run with every smaller LR, and a bisection has run few of them.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from statistics import NormalDist, fmean
+from statistics import NormalDist
 
 from redline.search.loss_model import expected_losses
+from redline.search.losses import finite_losses
 from redline.search.verdicts import Bracket, Point, Vote, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
 
@@ -54,19 +54,3 @@ def references(
     expected = expected_losses(losses, untried, ladder)
     chances = {point: likelihood(point, loss) for point, loss in zip(untried, expected, strict=True)}
     return sorted((point for point in untried if chances[point] > 0), key=lambda point: -chances[point])
-
-
-def gentlest(outcomes: Mapping[Point, Outcome]) -> list[int]:
-    """The rungs with a validation loss, the best one first: what rule 5 had best compare with."""
-    losses: dict[int, list[float]] = {}
-    for point, loss in finite_losses(outcomes).items():
-        losses.setdefault(point.rung, []).append(loss)
-    return sorted(losses, key=lambda rung: (fmean(losses[rung]), rung))
-
-
-def finite_losses(outcomes: Mapping[Point, Outcome]) -> dict[Point, float]:
-    return {
-        point: its.val_loss
-        for point, its in outcomes.items()
-        if its.val_loss is not None and math.isfinite(its.val_loss)
-    }

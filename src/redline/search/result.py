@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from redline.files import atomic_write
+from redline.search.losses import finite_losses, mean_losses
 from redline.search.posterior import edge_interval
 from redline.search.verdicts import Point, Vote, bracket, rung_verdicts
 from redline.stability import Outcome
@@ -44,8 +44,8 @@ def variant_result(
     edge = None if censored or open_lrs else ends.stable
     first_diverged = None if ends.diverged == len(ladder) else ends.diverged
     reason, step = (None, None) if first_diverged is None else _broken(first_diverged, outcomes, verdicts)
-    losses = _losses(outcomes)
-    best = min(losses, key=lambda rung: losses[rung], default=None)
+    losses = mean_losses(outcomes)
+    best = next(iter(losses), None)
     return {
         "max_stable_lr": None if edge is None else ladder[edge],
         "max_stable_lr_90": None if edge is None else edge_interval(_votes(ladder, verdicts), ladder),
@@ -54,6 +54,7 @@ def variant_result(
         "first_diverged_reason": reason,
         "first_diverged_step": step,
         "val_loss": None if edge is None else losses.get(edge),
+        "val_losses": {} if edge is None else _by_seed(edge, outcomes),
         "val_perplexity": None if edge is None or edge not in losses else math.exp(losses[edge]),
         "best_lr": None if best is None else ladder[best],
         "best_val_loss": None if best is None else losses[best],
@@ -73,14 +74,10 @@ def _votes(ladder: Sequence[float], verdicts: Mapping[Point, str | None]) -> lis
     return [(ladder[point.rung], reason is not None) for point, reason in verdicts.items()]
 
 
-def _losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:
-    """Rung -> validation loss in nats, the mean over its seeds; rungs without a finite one left out."""
-    losses: dict[int, list[float]] = {}
-    for point, outcome in outcomes.items():
-        if outcome.val_loss is not None:
-            losses.setdefault(point.rung, []).append(outcome.val_loss)
-    means = {rung: fmean(values) for rung, values in losses.items()}
-    return {rung: mean for rung, mean in means.items() if math.isfinite(mean)}
+def _by_seed(rung: int, outcomes: Mapping[Point, Outcome]) -> dict[str, float]:
+    """Seed -> validation loss of a rung, in nats; of the seeds that the vote needed there."""
+    found = finite_losses(outcomes)
+    return {str(outcomes[point].seed): found[point] for point in sorted(found) if point.rung == rung}
 
 
 def _broken(

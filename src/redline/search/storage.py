@@ -19,7 +19,7 @@ _KEY = "hydra.sweeper.storage"
 _ALLOWED = "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-def open_storage(url: str, patience: float = 600.0) -> PatientStorage:
+def open_storage(url: str, patience: float) -> PatientStorage:
     """The storage behind ``url``, which is waited for ``patience`` seconds if it goes away later.
 
     Raises UserError, naming the key but no password, where it does not open now.

@@ -161,7 +161,10 @@ class VariantStudy:
         return True
 
     def fail(self, number: int, failure: str) -> None:
-        """End a running trial without an outcome: ``crash``, ``interrupted``, ``lost`` or ``rival``."""
+        """End a running trial without an outcome.
+
+        ``failure``: ``crash``, ``interrupted``, ``cancelled``, ``lost`` or ``rival``.
+        """
         trial = self.trials()[number]
         with suppress(UpdateFinishedTrialError):  # somebody else ended it: all we wanted
             self.storage.set_trial_user_attr(trial._trial_id, "failure", failure)
