@@ -109,4 +109,5 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
         "train_loss": math.nan if diverged else 4.0,
         "spikes": 0,
         "run_id": f"run-{lr}-{cfg.seed}-{tries}",
+        "run_key": f"key-{lr}-{cfg.seed}",
     }

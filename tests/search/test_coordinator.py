@@ -76,7 +76,7 @@ def test_a_late_verdict_of_rule_five_reaches_the_result_the_storage_and_the_trac
     assert done.entries["qk"]["max_stable_lr"] == 0.4
     assert done.entries["qk"]["first_diverged_reason"] == "degraded"
     assert late_verdicts_agree(done)
-    told = {its.lr: done.late.get(str(its.run_id)) for its in done.studies["qk"].state().outcomes.values()}
+    told = {its.lr: done.late.get(str(its.run_key)) for its in done.studies["qk"].state().outcomes.values()}
     assert told[0.4] is None
     assert told[0.8] == "degraded"
 

@@ -27,7 +27,7 @@ def prepare(pool: Pool, place: Path, kills: int) -> tuple[dict[str, str], str]:
     """The precision that preparing gives with one retry, and what was said of it."""
     console = Console(file=io.StringIO(), width=200)
     variant = Variant("qk", (), OmegaConf.create({"place": str(place), "kills": kills}))
-    precision = Housekeeping(pool, place, Display(console), retries=1).prepare([variant], "search")
+    precision = Housekeeping(pool, place, Display(console), retries=1).prepare([variant])
     assert isinstance(console.file, io.StringIO)
     return precision, console.file.getvalue()
 

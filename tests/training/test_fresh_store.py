@@ -6,15 +6,14 @@ import sys
 
 from mlflow import MlflowClient
 
-from redline.training.trackers import prepare_tracker
+from redline.training.outbox.store import open_store
 
 # MLflow itself cannot open what a kill at this statement, amid its migrations, leaves.
 KILLED = """
 import os, sys
-from omegaconf import OmegaConf
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from redline.training.trackers import prepare_tracker
+from redline.training.outbox.store import open_store
 statements = 0
 def count(*_):
     global statements
@@ -23,19 +22,18 @@ def count(*_):
         os.kill(os.getpid(), 9)
 event.listen(Engine, "after_cursor_execute", count)
 event.listen(Engine, "commit", count)
-prepare_tracker(OmegaConf.create({"tracking_uri": sys.argv[1], "artifact_location": "artifacts"}), "search")
+open_store(sys.argv[1])
 """
 
 
-def test_a_kill_while_the_store_is_made_leaves_none(composed, tmp_path):
+def test_a_kill_while_the_store_is_made_leaves_none(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run([sys.executable, "-c", KILLED, uri], env=environment, cwd=tmp_path, check=False)
     assert killed.returncode == -9
     assert not (tmp_path / "mlflow.db").exists()
 
-    cfg = composed(f"tracker.tracking_uri={uri}", f"tracker.artifact_location={tmp_path / 'artifacts'}")
-    prepare_tracker(cfg.tracker, "search")
-    assert MlflowClient(uri).get_experiment_by_name("search") is not None
+    open_store(uri)
+    assert MlflowClient(uri).get_experiment_by_name("Default") is not None
     left = {path.name for path in tmp_path.iterdir()}
     assert left <= {"mlflow.db", "mlflow.db.lock"}, "the half stays for ever"

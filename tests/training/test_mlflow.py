@@ -19,8 +19,9 @@ def store(tmp_path_factory):
         "uri": f"sqlite:///{folder / 'mlflow.db'}",
         "overrides": [
             "tracker=mlflow",
-            f"tracker.tracking_uri=sqlite:///{folder / 'mlflow.db'}",
-            f"tracker.artifact_location={folder / 'artifacts'}",
+            f"tracker.mlflow.tracking_uri=sqlite:///{folder / 'mlflow.db'}",
+            f"tracker.mlflow.artifact_location={folder / 'artifacts'}",
+            f"tracker.mlflow.outbox={folder / 'outbox'}",
         ],
     }
 
@@ -41,7 +42,7 @@ def newest(client, experiment):
 
 
 def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client, tmp_path):
-    cfg = run_cfg(*store["overrides"], "norm=qkv", "lr=0.003", "monitor.every=5", "tracker.flush_every=5")
+    cfg = run_cfg(*store["overrides"], "norm=qkv", "lr=0.003", "monitor.every=5")
     outcome, _ = train(cfg, tmp_path, experiment="curves")
     run_id, reference = outcome.run_id, hand_written(cfg)
     every_step = list(range(12))

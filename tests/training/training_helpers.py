@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,20 @@ class Stopped(Exception):  # noqa: N818
 
 
 def train(
-    cfg: DictConfig, directory: Path, stop_at: int | None = None, **kwargs: Any
+    cfg: DictConfig,
+    directory: Path,
+    stop_at: int | None = None,
+    also: Callable[[Progress], None] = lambda progress: None,
+    **kwargs: Any,
 ) -> tuple[Outcome, dict]:
-    """The outcome, and the loss reported for each step; dies on being told of step ``stop_at``."""
+    """The outcome, and the loss reported for each step; dies on being told of step ``stop_at``.
+
+    ``also`` is told of every step too.
+    """
     losses: dict[int, float] = {}
 
     def report(progress: Progress) -> None:
+        also(progress)
         assert progress.step - 1 not in losses, "a step reported twice"
         losses[progress.step - 1] = progress.loss
         if progress.step - 1 == stop_at:

@@ -93,13 +93,13 @@ class Coordinator:
         return {name: self._result(name) for name, variant in self.variants.items() if not variant.is_scout}
 
     def late_verdicts(self) -> dict[str, str]:
-        """Tracker run -> rule, for runs that ended stable and that the search found diverged."""
+        """Run's key -> rule, for tracked runs that ended stable and that the search found diverged."""
         late = {}
         for seen in self._look_at_all().values():
             for point, reason in seen.verdicts.items():
                 outcome = seen.outcomes[point]
-                if reason and not outcome.diverged and outcome.run_id:
-                    late[outcome.run_id] = reason
+                if reason and not outcome.diverged and outcome.run_key:
+                    late[outcome.run_key] = reason
         return late
 
     def _loop(self) -> None:
@@ -202,9 +202,7 @@ class Coordinator:
         study = self.studies[run.variant.name]
         if isinstance(message, dict):
             run.step, run.loss = message["step"], message["loss"]
-            if run.run_id is None and message["run_id"] is not None:
-                run.run_id = message["run_id"]
-                study.note(run.claim, "run_id", run.run_id)
+            self._note_run_id(run, message["run_id"])
             now = time.monotonic()
             if now - run.reported >= _REPORT_EVERY:
                 run.reported = now
@@ -221,8 +219,16 @@ class Coordinator:
             self.display.say(f"{run.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
             return True
         assert message.result is not None
-        self._finish(run, Outcome(**message.result))
+        outcome = Outcome(**message.result)
+        self._note_run_id(run, outcome.run_id)
+        self._finish(run, outcome)
         return True
+
+    def _note_run_id(self, run: Running, run_id: str | None) -> None:
+        """Known once the tracker's store has the run, which may be late or never."""
+        if run.run_id is None and run_id is not None:
+            run.run_id = run_id
+            self.studies[run.variant.name].note(run.claim, "run_id", run_id)
 
     def _finish(self, run: Running, outcome: Outcome) -> None:
         name = run.variant.name

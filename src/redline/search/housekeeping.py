@@ -1,9 +1,12 @@
 """What a search has done before its first trial and after its last one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from omegaconf import DictConfig
 
 from redline.errors import UserError
 from redline.search.coordinator import Coordinator
@@ -23,20 +26,35 @@ class Housekeeping:
     display: Display
     retries: int
 
-    def prepare(self, variants: Sequence[Variant], experiment: str) -> dict[str, str]:
-        """Find what is wrong with the variants, make tokens and stores; gives each one's precision."""
-        payload = {"cfgs": {variant.name: variant.cfg for variant in variants}, "experiment": experiment}
-        return self._run("prepare", payload)["precision"]
+    def prepare(self, variants: Sequence[Variant]) -> dict[str, str]:
+        """Find what is wrong with the variants, make their tokens; gives each one's precision."""
+        cfgs = {variant.name: variant.cfg for variant in variants}
+        return self._run("prepare", {"cfgs": cfgs})["precision"]
 
-    def tidy(self, coordinator: Coordinator, tracking_uri: str | None) -> None:
-        """Make the tracker agree with the search's verdicts."""
-        if tracking_uri is not None:
+    @contextmanager
+    def sending(self, tracker: DictConfig) -> Iterator[None]:
+        """Keep a process beside the trials that sends what they leave in the tracker's outbox."""
+        if not _has_outbox(tracker):
+            yield
+            return
+        self.pool.keep(f"{JOBS}:send", {"tracker": tracker}, self.directory / "send.log", self._hear)
+        try:
+            yield
+        finally:
+            self.pool.release()
+
+    def tidy(self, coordinator: Coordinator, tracker: DictConfig) -> None:
+        """Send what is left, and make the tracker agree with the search's verdicts."""
+        if _has_outbox(tracker):
             payload = {
-                "tracking_uri": tracking_uri,
+                "tracker": tracker,
                 "experiment": coordinator.settings.name,
                 "verdicts": coordinator.late_verdicts(),
             }
             self._run("tidy", payload)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        self.display.say(message["doing"])
 
     def _run(self, job: str, payload: dict[str, Any]) -> dict[str, Any]:
         log = self.directory / f"{job}.log"
@@ -58,6 +76,10 @@ class Housekeeping:
                 for _, message in self.pool.poll(0.5):
                     if isinstance(message, Ended):
                         return message
-                    self.display.say(message["doing"])
+                    self._hear(message)
         finally:
             self.pool.stop(slot)
+
+
+def _has_outbox(tracker: DictConfig) -> bool:
+    return any("outbox" in spec for spec in tracker.values())

@@ -20,6 +20,7 @@ from redline.errors import UserError
 Send = Callable[[dict[str, Any]], None]
 Job = Callable[[dict[str, Any], Send], dict[str, Any]]
 _STARTS = 5  # of a job, before the machine is held to be unable to
+_START_AGAIN = 5.0  # seconds between two starts of the job that is kept
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,29 @@ class Pool:
 
     def __init__(self, slots: list[Slot], preload: list[str]) -> None:
         self.slots = slots
+        self._kept: tuple[Slot, Callable[[], None], Callable[[dict[str, Any]], None]] | None = None
+        self._kept_started = -_START_AGAIN
         self._context = mp.get_context("forkserver")
         # The server is a fresh interpreter: it must find what we find.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._context.set_forkserver_preload(["redline.search.silent_end", *preload])
+
+    def keep(
+        self, job: str, payload: dict[str, Any], log: Path, hear: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Run a job that has no end beside the slots, until `release`; if it dies, `poll` starts it again.
+
+        ``hear`` is given its messages.
+        """
+        slot = Slot(-1, None)
+        self._kept = (slot, lambda: self.start(slot, job, payload, log), hear)
+
+    def release(self) -> None:
+        """End the job that is kept."""
+        if self._kept is not None:
+            self.stop(self._kept[0])
+            self._kept = None
 
     def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
         """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""
@@ -84,6 +103,7 @@ class Pool:
 
     def poll(self, timeout: float) -> list[tuple[Slot, dict[str, Any] | Ended]]:
         """Wait at most ``timeout`` seconds for messages and endings; an ending frees its slot."""
+        self._look_after_kept()
         busy = {slot.pipe: slot for slot in self.slots if slot.pipe is not None}
         events: list[tuple[Slot, dict[str, Any] | Ended]] = []
         for pipe in wait(list(busy), timeout):
@@ -107,6 +127,24 @@ class Pool:
         if slot.process.is_alive():
             slot.process.kill()
         self._free(slot)
+
+    def _look_after_kept(self) -> None:
+        if self._kept is None:
+            return
+        slot, start, hear = self._kept
+        while slot.pipe is not None and slot.pipe.poll():
+            try:
+                message = slot.pipe.recv()
+            except (EOFError, OSError):
+                message = Ended()
+            if isinstance(message, Ended):
+                self._free(slot)
+            else:
+                hear(message)
+        now = time.monotonic()
+        if slot.free and now - self._kept_started > _START_AGAIN:
+            self._kept_started = now
+            start()
 
     def _free(self, slot: Slot) -> None:
         slot.process.join()

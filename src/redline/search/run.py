@@ -47,7 +47,7 @@ def run_search(
                 f"from {ladder[0]:g} to {ladder[-1]:g}, {settings.seeds} seed(s), {len(pool.slots)} worker(s)"
             )
             housekeeping = Housekeeping(pool, settings.directory, display, settings.retries)
-            precision = housekeeping.prepare(variants, name)
+            precision = housekeeping.prepare(variants)
             tasks = list(variants)
             if settings.scout_steps is not None:
                 pairs = [with_scout(variant, settings.scout_steps) for variant in variants]
@@ -56,8 +56,10 @@ def run_search(
             studies = open_studies(storage, name, asked, tasks, ladder, settings.seeds, precision)
             rules = {task.name: build_rules(task.cfg.divergence, SearchRule) for task in tasks}
             coordinator = Coordinator(settings, tasks, studies, storage, rules, pool, display)
-            entries = coordinator.run()
-            housekeeping.tidy(coordinator, variants[0].cfg.tracker.get("tracking_uri"))
+            tracker = variants[0].cfg.tracker
+            with housekeeping.sending(tracker):
+                entries = coordinator.run()
+            housekeeping.tidy(coordinator, tracker)
         except KeyboardInterrupt:
             display.say(f"stopped; the same command, or search.name={name}, goes on")
             raise

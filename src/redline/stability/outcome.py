@@ -23,7 +23,8 @@ class Outcome:
     initial_loss: float
     train_loss: float
     spikes: int = 0
-    run_id: str | None = None  # the tracker's
+    run_id: str | None = None  # MLflow's, if it was known by the end
+    run_key: str | None = field(default=None, compare=False)  # our name for it, a tag of MLflow's run
     seconds: float = field(default=0.0, compare=False)  # in which it trained and validated
 
     def to_dict(self) -> dict[str, Any]:

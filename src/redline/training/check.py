@@ -10,6 +10,7 @@ from redline.errors import UserError
 from redline.stability import build_rules
 from redline.training.build import build_model, build_monitor, device_of
 from redline.training.precision import check_precision
+from redline.training.trackers import check_trackers
 
 
 def check(cfg: DictConfig) -> None:
@@ -26,6 +27,7 @@ def check(cfg: DictConfig) -> None:
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_rules(cfg.divergence, object)
     build_monitor(cfg)
+    check_trackers(cfg.tracker)
     with torch.device("meta"):
         build_model(cfg)
 

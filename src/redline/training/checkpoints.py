@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Overwrites ``last.ckpt`` every so many steps; remembers the tracker's run, to go on in it."""
+    """Overwrites ``last.ckpt`` every so many steps; remembers the run's key, to go on in it."""
 
-    def __init__(self, directory: Path, every: int, run_id: str | None) -> None:
+    def __init__(self, directory: Path, every: int, run_key: str) -> None:
         super().__init__(
             dirpath=directory,
             filename=CHECKPOINT.removesuffix(".ckpt"),
@@ -32,12 +32,12 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
-        self.run_id = run_id
+        self.run_key = run_key
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["run_id"] = self.run_id
+        checkpoint["run_key"] = self.run_key
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,34 +1,37 @@
-"""What a search has done in processes of their own: preparing, training a trial, tidying up.
+"""What a search has done in processes of their own: preparing, training a trial, sending, tidying up.
 
 Each takes a payload of plain values and configurations, and gives back plain values.
 """
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
 from omegaconf import DictConfig
 
 from redline.data import open_corpus
-from redline.database import with_driver
 from redline.training.build import precision_of
 from redline.training.check import check
 from redline.training.run import quieten, run
-from redline.training.trackers import prepare_tracker
 from redline.training.watch import Progress
+
+if TYPE_CHECKING:
+    from redline.training.outbox.sender import Sender
 
 Send = Callable[[dict[str, Any]], None]
 _REPORT_EVERY = 0.5  # seconds
+_FAREWELL = 1.0  # seconds for what is left when the search ends
 
 
 def prepare(payload: dict[str, Any], send: Send) -> dict[str, Any]:
-    """Check every variant, make its tokens and the tracker's store, before anything trains.
+    """Check every variant and make its tokens, before anything trains.
 
-    Payload: ``cfgs`` (name -> configuration), ``experiment``. Result: ``precision`` (name -> format).
-    Raises UserError.
+    Payload: ``cfgs`` (name -> configuration). Result: ``precision`` (name -> format). Raises UserError.
     """
     quieten()
     cfgs: dict[str, DictConfig] = payload["cfgs"]
@@ -39,7 +42,6 @@ def prepare(payload: dict[str, Any], send: Send) -> dict[str, Any]:
         send({"doing": f"preparing the data of {name}"})
         open_corpus(cfg)
         precision[name] = precision_of(cfg)
-        prepare_tracker(cfg.tracker, payload["experiment"])
     return {"precision": precision}
 
 
@@ -60,23 +62,45 @@ def trial(payload: dict[str, Any], send: Send) -> dict[str, Any]:
         tags=payload["tags"],
         experiment=payload["experiment"],
         report=report,
+        in_search=True,
     )
     return outcome.to_dict()
 
 
-def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
-    """Make the tracker agree with the search.
+def send(payload: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Send what the trials leave in the outbox, until SIGTERM. Payload: ``tracker``."""
+    sender = _sender(payload["tracker"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        sender.run_for_ever(lambda words: send({"doing": words}))
+    finally:
+        sender.drain(_FAREWELL)
+        os._exit(0)  # taking an interpreter with torch apart takes seconds
 
-    Payload: ``tracking_uri``; ``experiment``, whose trials have all ended; ``verdicts``, run id -> the rule
+
+def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
+    """Send what is left, and make the tracker agree with the search.
+
+    Payload: ``tracker``; ``experiment``, whose trials have all ended; ``verdicts``, run's key -> the rule
     that the search's verdict names.
     """
-    quieten()
-    client = MlflowClient(with_driver(payload["tracking_uri"]))
-    for run_id, reason in payload["verdicts"].items():
-        client.set_tag(run_id, "verdict", "diverged")
-        client.set_tag(run_id, "reason", reason)
-    experiment = client.get_experiment_by_name(payload["experiment"])
-    assert experiment is not None
-    for killed in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
-        client.set_terminated(killed.info.run_id, "KILLED")
+    sender = _sender(payload["tracker"])
+    for key, reason in payload["verdicts"].items():
+        sender.retag(key, payload["experiment"], {"verdict": "diverged", "reason": reason})
+    if sender.drain(_outbox_spec(payload["tracker"]).send_timeout):
+        send({"doing": sender.what_waits()})
+    else:
+        sender.end_forgotten(payload["experiment"])
     return {}
+
+
+def _sender(tracker: DictConfig) -> "Sender":
+    # Trials do without MLflow, whose import takes seconds where no server has done it for them.
+    from redline.training.outbox.sender import Sender
+
+    quieten()
+    return Sender.of(_outbox_spec(tracker))
+
+
+def _outbox_spec(tracker: DictConfig) -> DictConfig:
+    return next(spec for spec in tracker.values() if "outbox" in spec)

@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
+import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
@@ -29,7 +28,8 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.precision import LIGHTNING_NAMES
-from redline.training.trackers import end_run
+from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
+from redline.training.trackers.environment import environment, resolved
 from redline.training.watch import Progress, Watch
 
 
@@ -40,11 +40,13 @@ def run(
     tags: dict[str, str],
     experiment: str = "runs",
     report: Callable[[Progress], None] = lambda progress: None,
+    in_search: bool = False,
 ) -> Outcome:
     """Train as ``cfg`` says, keeping a checkpoint in ``directory``, and judge by rules 1 to 4.
 
-    A checkpoint already in ``directory`` is gone on from. Raises UserError for a mistake in ``cfg``;
-    whatever else is raised is a crash, not an outcome.
+    A checkpoint already in ``directory`` is gone on from. ``in_search``: a search sees to it that what is
+    tracked reaches its store. Raises UserError for a mistake in ``cfg``; whatever else is raised is a crash,
+    not an outcome.
     """
     check(cfg)
     quieten()
@@ -55,28 +57,32 @@ def run(
     precision = precision_of(cfg)
     checkpoint = checkpoint_to_resume(cfg, directory)
     state = torch.load(checkpoint, weights_only=False, map_location="cpu") if checkpoint else {}
-    tracker = instantiate(
+    key = state.get("run_key") or new_run_key()
+    trackers = build_trackers(
         cfg.tracker,
-        experiment_name=experiment,
-        run_name=f"{tags['norm']} lr={cfg.lr:g} seed={cfg.seed}",
-        tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
-        run_id=state.get("run_id"),
+        TrackedRun(
+            key=key,
+            experiment=experiment,
+            name=f"{tags.get('variant', tags['norm'])} lr={cfg.lr:g} seed={cfg.seed}",
+            tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
+            in_search=in_search,
+        ),
     )
     try:
-        tracker.log_hyperparams(_parameters(cfg))
-        watch = Watch(build_rules(cfg.divergence, OnlineRule), tracker.run_id, report)
+        _describe(cfg, trackers)
+        watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: trackers.run_id, report)
         trainer = L.Trainer(
             accelerator=device_of(cfg).type.replace("cuda", "gpu"),
             devices=1,
             precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
-            logger=tracker,
+            logger=trackers if trackers.loggers else False,
             callbacks=[
                 watch,
                 build_monitor(cfg),
                 StepSeed(cfg.seed),
-                RunCheckpoint(directory, cfg.trainer.checkpoint_every, tracker.run_id),
+                RunCheckpoint(directory, cfg.trainer.checkpoint_every, trackers.run_key or key),
             ],
             plugins=[AtomicCheckpointIO()],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
@@ -111,22 +117,22 @@ def run(
         outcome = replace(outcome, seconds=time.monotonic() - started)
     except BaseException as error:
         ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
-        end_run(tracker, "KILLED" if ended_from_outside else "FAILED")
+        trackers.end("KILLED" if ended_from_outside else "FAILED")
         raise
     if cfg.trainer.keep_checkpoint:
         trainer.save_checkpoint(directory / CHECKPOINT)
     else:
         (directory / CHECKPOINT).unlink(missing_ok=True)
-    tracker.set_tags(
+    trackers.set_tags(
         {
             "verdict": "diverged" if outcome.diverged else "stable",
             "reason": outcome.reason or "",
-            "step": outcome.step,
-            "spikes": outcome.spikes,
+            "step": str(outcome.step),
+            "spikes": str(outcome.spikes),
         }
     )
-    end_run(tracker, "FINISHED")
-    return outcome
+    trackers.end("FINISHED")
+    return replace(outcome, run_id=trackers.run_id, run_key=trackers.run_key)
 
 
 def _outcome(
@@ -155,17 +161,16 @@ def _outcome(
         initial_loss=watch.initial_loss,
         train_loss=watch.last_loss,
         spikes=sum(getattr(rule, "spikes", 0) for rule in watch.rules.values()),
-        run_id=watch.run_id,
     )
 
 
-def _parameters(cfg: DictConfig) -> dict[str, Any]:
-    """What a tracker shows of a run's configuration."""
-    parameters = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
-    assert isinstance(parameters, dict)
-    del parameters["search"]  # a tag tells it
-    parameters["tracker"].pop("tracking_uri", None)  # may hold a password
-    return {str(key): value for key, value in parameters.items()}
+def _describe(cfg: DictConfig, trackers: Trackers) -> None:
+    """What was asked for, and what it is run with."""
+    config = resolved(cfg)
+    trackers.log_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
+    trackers.log_text("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
+    del config["search"]  # a tag tells it
+    trackers.log_hyperparams(config)
 
 
 def quieten() -> None:

@@ -19,7 +19,7 @@ class Progress:
     step: int
     max_steps: int
     loss: float
-    run_id: str | None  # the tracker's
+    run_id: str | None  # MLflow's, once it is known
 
 
 class Watch(Callback):
@@ -28,7 +28,10 @@ class Watch(Callback):
     """
 
     def __init__(
-        self, rules: dict[str, OnlineRule], run_id: str | None, report: Callable[[Progress], None]
+        self,
+        rules: dict[str, OnlineRule],
+        run_id: Callable[[], str | None],
+        report: Callable[[Progress], None],
     ) -> None:
         self.rules = rules
         self.run_id = run_id
@@ -66,7 +69,7 @@ class Watch(Callback):
         self.last_loss, self.steps_seen = loss, step + 1
         if trainer.logger is not None:
             trainer.logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
-        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id))
+        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id()))
         for reason, rule in self.rules.items():
             if rule.broken_by(step, loss, grad_norm):
                 self.verdict = Verdict(reason, step)
