@@ -74,8 +74,8 @@ def test_only_a_score_or_prob_transform_leaves_the_fused_path(composed, norm, fu
     q_BHTK = torch.zeros(1, 2, 8, 8)
     for path in ("fused", "explicit"):
         for block in small_model(composed(f"norm={norm}"), attention=path).blocks:
-            assert block.attention.fusable == fusable
-            assert block.attention.takes_fused(q_BHTK) == (fusable and path == "fused")
+            assert block.attention.inner.fusable == fusable
+            assert block.attention.inner.takes_fused(q_BHTK) == (fusable and path == "fused")
 
 
 def test_a_scale_of_the_scores_is_kept_when_it_is_folded(composed):
@@ -88,7 +88,7 @@ def test_a_scale_of_the_scores_is_kept_when_it_is_folded(composed):
     tokens = random_tokens(2, 8)
     assert not torch.allclose(temp(tokens), plain(tokens), atol=1e-3)
     for block in plain.blocks:
-        block.attention.score, block.attention.fusable = Half(), False
+        block.attention.inner.score, block.attention.inner.fusable = Half(), False
     torch.testing.assert_close(temp(tokens), plain(tokens), rtol=1e-4, atol=1e-4)
 
 

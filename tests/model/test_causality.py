@@ -34,7 +34,7 @@ def influence(model):
 def large_scores(model):
     """Scores of about +-100 from the second token on, where the paper's caps of 50 act."""
     for block in model.blocks:
-        block.attention.scale *= 20
+        block.attention.inner.scale *= 20
     return model
 
 

@@ -45,6 +45,37 @@ def explicit(
     return torch.bmm(prob_NTT.to(v_BHTK.dtype), v_BHTK.reshape(B * H, T, K)).view(B, H, T, K)
 
 
+class ScaledDotProduct(nn.Module):
+    """The scores, their softmax and the mixture of the values. Three times (B,H,T,K) to one.
+
+    What comes in is what the scores are made of, after norm and rotation: a hook here sees it on either path.
+    """
+
+    def __init__(self, strategy: NormStrategy, dropout: float, path: str) -> None:
+        super().__init__()
+        self.score, self.prob = strategy.at("score"), strategy.at("prob")
+        self.scale = 1 / math.sqrt(strategy.width // strategy.num_heads)
+        if isinstance(self.score, Scale):
+            self.scale *= self.score.factor
+            self.score = nn.Identity()
+        self.fusable = isinstance(self.score, nn.Identity) and isinstance(self.prob, nn.Identity)
+        self.dropout = dropout
+        self.path = path
+
+    def takes_fused(self, q_BHTK: Tensor) -> bool:
+        if not self.fusable or self.path == "explicit":
+            return False
+        return self.path == "fused" or not explicit_is_faster(
+            q_BHTK.device.type, q_BHTK.dtype, q_BHTK.shape[-2]
+        )
+
+    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_TT: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if self.takes_fused(q_BHTK):
+            return fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout)
+        return explicit(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT, self.score, self.prob)
+
+
 class Attention(nn.Module):
     """QKV linear, the strategy's sites on the way, Proj. (B,T,D) to (B,T,D).
 
@@ -58,23 +89,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width, bias=False)
         self.q, self.k, self.v = strategy.at("q"), strategy.at("k"), strategy.at("v")
-        self.prob, self.proj_out = strategy.at("prob"), strategy.at("proj_out")
-        self.scale = 1 / math.sqrt(width // self.num_heads)
-        self.score = strategy.at("score")
-        if isinstance(self.score, Scale):
-            self.scale *= self.score.factor
-            self.score = nn.Identity()
-        self.fusable = isinstance(self.score, nn.Identity) and isinstance(self.prob, nn.Identity)
+        self.inner = ScaledDotProduct(strategy, dropout, path)
+        self.proj_out = strategy.at("proj_out")
         self.positions = positions
-        self.dropout = dropout
-        self.path = path
-
-    def takes_fused(self, q_BHTK: Tensor) -> bool:
-        if not self.fusable or self.path == "explicit":
-            return False
-        return self.path == "fused" or not explicit_is_faster(
-            q_BHTK.device.type, q_BHTK.dtype, q_BHTK.shape[-2]
-        )
 
     def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
@@ -87,12 +104,6 @@ class Attention(nn.Module):
             # A LayerNorm gives fp32 under autocast; the products are meant to be in its dtype.
             dtype = torch.get_autocast_dtype(x_BTD.device.type)
             q_BHTK, k_BHTK, v_BHTK = q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK.to(dtype)
-        dropout = self.dropout if self.training else 0.0
-        if self.takes_fused(q_BHTK):
-            y_BHTK = fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout)
-        else:
-            y_BHTK = explicit(
-                q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT[:T, :T], self.score, self.prob
-            )
+        y_BHTK = self.inner(q_BHTK, k_BHTK, v_BHTK, mask_TT[:T, :T])
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
         return self.proj_out(self.proj(y_BTD))
