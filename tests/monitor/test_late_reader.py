@@ -1,6 +1,6 @@
 import torch
 
-from redline.training.late_reader import LateReader
+from redline.monitor.late_reader import LateReader
 
 
 def test_a_steps_values_come_with_the_next_step():

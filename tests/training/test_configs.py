@@ -15,9 +15,10 @@ from redline.training.trackers import TrackedRun, build_trackers
 
 CONF = ROOT / "conf"
 GROUPS = ("norm", "model", "data", "optimizer", "schedule", "trainer", "monitor", "divergence", "tracker")
+LISTS = ("monitor/taps",)  # groups of which several are chosen
 CHOICES = [
-    pytest.param(group, path.stem, id=f"{group}-{path.stem}")
-    for group in (*GROUPS, "experiment")
+    pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
+    for group in (*GROUPS, *LISTS, "experiment")
     for path in sorted((CONF / group).glob("*.yaml"))
     if not path.stem.startswith("_")
 ]

@@ -1,46 +1,98 @@
-"""Turns taps on for the steps that are read, and hands what they saw to the logger."""
+"""Turns taps on for the steps that are read, and hands what they saw to the loggers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
-from redline.errors import UserError
-from redline.monitor.tap import Tap
+from redline.monitor.late_reader import LateReader
+from redline.monitor.reading import Reading
+from redline.monitor.tap import Step, Tap
+
+Subscriber = Callable[[int, dict[str, float]], None]
 
 
 class Monitor(Callback):
-    """Reads every tap once every ``every`` steps, in one transfer from the device."""
+    """Reads each tap every ``every`` steps, or every so many as the tap says: one transfer from the device
+    for all of them, looked at one step late.
+
+    Metrics go to every logger of the trainer, arrays to those that have
+    ``log_arrays(arrays: Mapping[str, numpy.ndarray], step: int)``. Batches are tokens (B, T+1).
+    """
 
     def __init__(self, taps: Mapping[str, Tap], every: int) -> None:
-        if every < 1:
-            raise UserError(f"monitor.every={every}: allowed: 1 or more steps")
-        self.taps = list(taps.values())
+        self.taps = dict(taps)
         self.every = every
+        self._due: list[Tap] = []  # of the step in flight
+        self._step: Step | None = None
+        self._reading: Reading | None = None
+        self._reader = LateReader()
+        self._subscribers: list[Subscriber] = []
+        self._trainer: L.Trainer | None = None
 
-    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            for tap in self.taps:
-                tap.attach(list(module.model.blocks))  # type: ignore[union-attr, arg-type]
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Have ``subscriber(step, values)`` called after each reading, a step late; metric name -> value."""
+        self._subscribers.append(subscriber)
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._trainer = trainer
+        for tap in self.taps.values():
+            tap.attach(module.model)  # type: ignore[arg-type]
 
     def on_train_batch_start(
-        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Tensor, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every == 0:
-            for tap in self.taps:
-                tap.active = True
+        number = trainer.global_step
+        self._due = [tap for tap in self.taps.values() if number % (tap.every or self.every) == 0]
+        if self._due:
+            self._step = Step(number, batch[:, 1:].numel(), trainer.optimizers[0])
+        for tap in self._due:
+            tap.active = True
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        values = {}
-        for tap in self.taps:
-            if tap.active:
-                values.update(tap.values)
-                tap.values.clear()
+    @torch.no_grad()
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        for tap in self._due:
+            assert self._step is not None
+            tap.before_update(self._step)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._deliver()
+        if self._due:
+            assert self._step is not None
+            for tap in self._due:
+                tap.after_update(self._step)
                 tap.active = False
-        if values and trainer.logger is not None:
-            numbers = torch.stack(list(values.values())).tolist()
-            trainer.logger.log_metrics(dict(zip(values, numbers, strict=True)), trainer.global_step - 1)
+            self._reading = Reading(self._due)
+            self._reader.push(self._step.number, self._reading.tensors)
+            self._due = []
+
+    def on_train_end(self, *_: Any) -> None:
+        self._deliver()
+
+    def on_exception(self, *_: Any) -> None:
+        self._deliver()
+
+    def state_dict(self) -> dict[str, Any]:
+        # A checkpoint holds the step just read: whoever goes on from it will not read that one again.
+        self._deliver()
+        return {}
+
+    def _deliver(self) -> None:
+        ready = self._reader.flush()
+        if ready is None:
+            return
+        assert self._reading is not None
+        assert self._trainer is not None
+        step, numbers = ready
+        values, arrays = self._reading.unpack(numbers)
+        for logger in self._trainer.loggers:
+            if values:
+                logger.log_metrics(values, step)
+            if arrays and hasattr(logger, "log_arrays"):
+                logger.log_arrays(arrays, step)
+        for subscriber in self._subscribers:
+            subscriber(step, values)

@@ -1,18 +1,43 @@
-"""What every tap is: hooks on the model that cost nothing until a step is to be read."""
+"""What every tap is: a look at the model that costs nothing until a step is to be read."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
+from torch.optim import Optimizer
+
+from redline.model import Transformer
 
 
-class Tap(ABC):
-    """Hooks that, while ``active``, leave scalars on the device in ``values``."""
+@dataclass(frozen=True)
+class Step:
+    """The step that is being read."""
+
+    number: int  # optimizer steps taken before it
+    tokens: int  # that it predicts
+    optimizer: Optimizer
+
+
+class Tap:
+    """While ``active``, leaves what it sees of a step in ``values`` and ``arrays``.
+
+    ``values`` maps a metric's name to a scalar on the device, or to a number that the host has anyway;
+    ``arrays`` likewise, for a picture instead of a curve. The monitor fetches all at once, so a tap never
+    waits for the device: no ``.item()``, no ``if`` on a tensor. It must not change what the model computes.
+    """
+
+    every: int | None = None  # steps between two readings; None: as the monitor
 
     def __init__(self) -> None:
         self.active = False
-        self.values: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor | float] = {}
+        self.arrays: dict[str, Tensor | np.ndarray] = {}
 
-    @abstractmethod
-    def attach(self, blocks: Sequence[nn.Module]) -> None:
-        """Hang the hooks on the model's blocks; before any compilation, which ignores later ones."""
+    def attach(self, model: Transformer) -> None:
+        """Hang hooks on the model, which is on its device and has not computed anything yet."""
+
+    def before_update(self, step: Step) -> None:
+        """On a step that is read: the gradients are there, not clipped yet, and the weights as they were."""
+
+    def after_update(self, step: Step) -> None:
+        """On a step that is read: the optimizer has changed the weights."""

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from redline.errors import UserError
 from redline.model import SITES, Transformer
 from redline.monitor import Monitor
+from redline.monitor import build_monitor as monitor_of
 from redline.training.module import LanguageModel
 from redline.training.precision import check_precision, fastest_precision
 
@@ -49,7 +50,7 @@ def _schedule(cfg: DictConfig) -> Callable[[int], float]:
 
 
 def build_monitor(cfg: DictConfig) -> Monitor:
-    return instantiate(cfg.monitor, _target_="redline.monitor.Monitor")
+    return monitor_of(cfg.monitor)
 
 
 def device_of(cfg: DictConfig) -> torch.device:

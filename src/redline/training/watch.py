@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from redline.monitor.late_reader import LateReader
 from redline.stability import OnlineRule, Verdict
-from redline.training.late_reader import LateReader
 from redline.training.module import LanguageModel
 
 

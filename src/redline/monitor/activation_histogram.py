@@ -1,0 +1,26 @@
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from redline.model import Transformer
+from redline.monitor.histogram import Octaves
+from redline.monitor.sites import ACTIVATIONS, checked, on_activations
+from redline.monitor.tap import Step, Tap
+
+
+class ActivationHistogram(Tap):
+    """Arrays ``activation/<site>/layer_<l>``, counts over the bins between ``activation/edges``."""
+
+    def __init__(self, sites: Sequence[str], low: int, high: int, values: int) -> None:
+        super().__init__()
+        self.sites = checked(sites, ACTIVATIONS)
+        self.octaves = Octaves(low, high, values)
+
+    def attach(self, model: Transformer) -> None:
+        on_activations(self, model, self.sites, self._see)
+
+    def _see(self, name: str, x_BTC: Tensor) -> None:
+        self.arrays[f"activation/{name}"] = self.octaves.counts(x_BTC)
+
+    def after_update(self, step: Step) -> None:
+        self.arrays["activation/edges"] = self.octaves.edges()

@@ -1,0 +1,31 @@
+"""How sharply heads attend: an entropy of zero is a head that looks at one token only."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from redline.model import Transformer
+from redline.model.attention import ScaledDotProduct
+from redline.monitor.sampled_logits import check_sample, on_logits
+from redline.monitor.tap import Tap
+
+
+class AttentionEntropy(Tap):
+    """``attention/entropy/layer_<l>/head_<h>`` in nats, of the probabilities after the softmax and before the
+    site `prob`; the mean over the sampled queries.
+    """
+
+    def __init__(self, queries: int, sequences: int) -> None:
+        super().__init__()
+        check_sample(queries, sequences)
+        self.queries, self.sequences = queries, sequences
+
+    def attach(self, model: Transformer) -> None:
+        on_logits(self, model, self.queries, self.sequences, self._see)
+
+    def _see(self, layer: int, inner: ScaledDotProduct, logit_NHST: Tensor, future_ST: Tensor) -> None:
+        score_NHST = inner.score(logit_NHST).masked_fill(future_ST, -math.inf)
+        entropy_NHS = torch.special.entr(torch.softmax(score_NHST, -1)).sum(-1)
+        for head, entropy in enumerate(entropy_NHS.mean((0, 2))):
+            self.values[f"attention/entropy/layer_{layer:02d}/head_{head:02d}"] = entropy

@@ -1,0 +1,38 @@
+"""How large attention logits become: past 1e4 every run of Wortsman et al. (2023) diverged."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from redline.model import Transformer
+from redline.model.attention import ScaledDotProduct
+from redline.monitor.sampled_logits import check_sample, on_logits
+from redline.monitor.tap import Step, Tap
+
+
+class MaxLogit(Tap):
+    """``attention/max_logit``: the largest attention logit of the sampled queries, over all layers and heads;
+    with ``per_head`` also ``attention/max_logit/layer_<l>/head_<h>``.
+    """
+
+    def __init__(self, queries: int, sequences: int, per_head: bool) -> None:
+        super().__init__()
+        check_sample(queries, sequences)
+        self.queries, self.sequences, self.per_head = queries, sequences, per_head
+        self.seen: dict[int, Tensor] = {}
+
+    def attach(self, model: Transformer) -> None:
+        on_logits(self, model, self.queries, self.sequences, self._see)
+
+    def _see(self, layer: int, inner: ScaledDotProduct, logit_NHST: Tensor, future_ST: Tensor) -> None:
+        self.seen[layer] = logit_NHST.masked_fill(future_ST, -math.inf).amax((0, 2, 3))
+
+    def after_update(self, step: Step) -> None:
+        max_LH = torch.stack(list(self.seen.values()))
+        self.values["attention/max_logit"] = max_LH.amax()
+        if self.per_head:
+            for layer, max_H in zip(self.seen, max_LH, strict=True):
+                for head, logit in enumerate(max_H):
+                    self.values[f"attention/max_logit/layer_{layer:02d}/head_{head:02d}"] = logit
+        self.seen.clear()

@@ -1,0 +1,54 @@
+"""How large the gradients of the linears' outputs are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from redline.model import Transformer
+from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.tap import Step, Tap
+
+
+class _Probe(torch.autograd.Function):
+    """The identity of ``x``; the norm of the gradient that passes becomes the gradient of ``probe``.
+
+    Not a tensor's hook: `torch.compile` breaks its graph there, and traces this.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BTC: Tensor, probe: Tensor) -> Tensor:
+        return x_BTC.view_as(x_BTC)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_BTC, torch.linalg.vector_norm(grad_BTC, dim=-1, dtype=torch.float32).mean()
+
+
+class OutputGradNorm(Tap):
+    """``output_grad_norm/<site>/layer_<l>``: the mean over tokens of the L2 norm over channels of the loss'
+    gradient with respect to a linear's output, before clipping.
+    """
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__()
+        self.sites = checked(sites, tuple(LINEARS))
+        self.probes: dict[str, Tensor] = {}
+
+    def attach(self, model: Transformer) -> None:
+        for name, linear in linears(model, self.sites):
+            self.probes[name] = torch.zeros((), device=linear.weight.device, requires_grad=True)
+            self._hook(linear, self.probes[name])
+
+    def _hook(self, linear: nn.Linear, probe: Tensor) -> None:
+        def let_through(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> Tensor | None:
+            return _Probe.apply(output_BTC, probe) if self.active else None
+
+        linear.register_forward_hook(let_through)
+
+    def before_update(self, step: Step) -> None:
+        for name, probe in self.probes.items():
+            if probe.grad is not None:
+                self.values[f"output_grad_norm/{name}"] = probe.grad
+                probe.grad = None

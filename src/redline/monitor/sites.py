@@ -1,0 +1,62 @@
+"""The places in a block that taps look at, by the names that metrics and configurations give them."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor, nn
+
+from redline.errors import UserError
+from redline.model import Transformer
+from redline.monitor.tap import Tap
+
+LINEARS = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+_QKV_PARTS = ("q", "k", "v")  # of the QKV linear's output, before any norm of theirs
+ACTIVATIONS = (*LINEARS, *_QKV_PARTS, "block_in", "residual")
+
+
+def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
+    """The sites as a list. Raises UserError for an unknown one; whoever builds the tap says of which key."""
+    for site in sites:
+        if site not in allowed:
+            raise UserError(f"sites={site}: allowed: {', '.join(allowed)}")
+    return list(sites)
+
+
+def linears(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[str, nn.Linear]]:
+    """``<site>/layer_<l>`` and the linear there, for every layer."""
+    for layer, block in enumerate(model.blocks):
+        for site in sites:
+            linear = block.get_submodule(LINEARS[site])
+            assert isinstance(linear, nn.Linear)
+            yield f"{site}/layer_{layer:02d}", linear
+
+
+def on_activations(
+    tap: Tap, model: Transformer, sites: Sequence[str], see: Callable[[str, Tensor], None]
+) -> None:
+    """While the tap is active, call ``see`` with ``<site>/layer_<l>`` and what passes there, (B,T,C)."""
+    for layer, block in enumerate(model.blocks):
+        for site in sites:
+            _hook(tap, block, site, f"{site}/layer_{layer:02d}", see)
+
+
+def _hook(tap: Tap, block: nn.Module, site: str, name: str, see: Callable[[str, Tensor], None]) -> None:
+    def see_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if tap.active:
+            see(name, inputs[0].detach())
+
+    def see_output(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> None:
+        if tap.active:
+            see(name, output_BTC.detach())
+
+    def see_part(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> None:
+        if tap.active:
+            see(name, output_BTC.detach().chunk(3, -1)[_QKV_PARTS.index(site)])
+
+    if site == "block_in":
+        block.register_forward_pre_hook(see_input)
+    elif site == "residual":
+        block.register_forward_hook(see_output)
+    elif site in _QKV_PARTS:
+        block.get_submodule(LINEARS["qkv"]).register_forward_hook(see_part)
+    else:
+        block.get_submodule(LINEARS[site]).register_forward_hook(see_output)

@@ -1,0 +1,36 @@
+"""How far a step moves the weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from redline.model import Transformer
+from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.tap import Step, Tap
+from redline.monitor.weights import effective_weight
+
+
+class UpdateRatio(Tap):
+    """``update_ratio/<site>/layer_<l>``: the L2 norm of a step's change of the matrix that a linear
+    multiplies with, over the L2 norm of that matrix before. A step that is read holds a copy of the weights.
+    """
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__()
+        self.sites = checked(sites, tuple(LINEARS))
+        self.before: list[Tensor] = []
+
+    def attach(self, model: Transformer) -> None:
+        self.linears = dict(linears(model, self.sites))
+
+    def before_update(self, step: Step) -> None:
+        self.before = [effective_weight(linear).clone() for linear in self.linears.values()]
+
+    def after_update(self, step: Step) -> None:
+        after = [effective_weight(linear) for linear in self.linears.values()]
+        changes = torch._foreach_norm(torch._foreach_sub(after, self.before))
+        ratios = torch._foreach_div(changes, torch._foreach_norm(self.before))
+        self.before = []
+        for name, ratio in zip(self.linears, ratios, strict=True):
+            self.values[f"update_ratio/{name}"] = ratio

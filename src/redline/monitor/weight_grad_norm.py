@@ -1,0 +1,29 @@
+"""How large the gradients of the weights are."""
+
+from collections.abc import Sequence
+
+import torch
+
+from redline.model import Transformer
+from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.tap import Step, Tap
+from redline.monitor.weights import trained_weight
+
+
+class WeightGradNorm(Tap):
+    """``weight_grad_norm/<site>/layer_<l>``: the L2 norm, before clipping, of the gradient of what is trained
+    there; under a reparametrization that is the matrix which the weight is made from.
+    """
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        super().__init__()
+        self.sites = checked(sites, tuple(LINEARS))
+
+    def attach(self, model: Transformer) -> None:
+        self.weights = {name: trained_weight(linear) for name, linear in linears(model, self.sites)}
+
+    def before_update(self, step: Step) -> None:
+        gradients = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+        norms = torch._foreach_norm(list(gradients.values())) if gradients else ()
+        for name, norm in zip(gradients, norms, strict=True):
+            self.values[f"weight_grad_norm/{name}"] = norm

@@ -1,0 +1,26 @@
+from collections.abc import Sequence
+
+from redline.model import Transformer
+from redline.monitor.histogram import Octaves
+from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.tap import Step, Tap
+from redline.monitor.weights import effective_weight
+
+
+class WeightHistogram(Tap):
+    """Arrays ``weight/<site>/layer_<l>``, counts over the bins between ``weight/edges``, of the matrix that a
+    linear multiplied with in this step.
+    """
+
+    def __init__(self, sites: Sequence[str], low: int, high: int, values: int) -> None:
+        super().__init__()
+        self.sites = checked(sites, tuple(LINEARS))
+        self.octaves = Octaves(low, high, values)
+
+    def attach(self, model: Transformer) -> None:
+        self.linears = dict(linears(model, self.sites))
+
+    def before_update(self, step: Step) -> None:
+        for name, linear in self.linears.items():
+            self.arrays[f"weight/{name}"] = self.octaves.counts(effective_weight(linear))
+        self.arrays["weight/edges"] = self.octaves.edges()

@@ -1,0 +1,68 @@
+"""The group `monitor`: what is refused, what is off, and a tap of a user's own."""
+
+import pytest
+import yaml
+from monitor_helpers import composed
+from omegaconf import OmegaConf
+
+from redline.errors import UserError
+from redline.monitor import build_monitor
+
+
+def changed(key, value):
+    """`monitor=full` with one key set, as Hydra sets it."""
+    monitor = composed("monitor=full").monitor
+    OmegaConf.update(monitor, key, yaml.safe_load(value), force_add=True)
+    return monitor
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "taps.output_norm.sites",
+            "[qkv, fc3]",
+            "taps.output_norm.sites=fc3: allowed: qkv, proj, fc1, fc2, q",
+        ),
+        ("taps.output_norm.statistics", "[max]", "taps.output_norm.statistics=max: allowed: norm, rms"),
+        ("taps.weight_norm.sites", "[q]", "taps.weight_norm.sites=q: allowed: qkv, proj, fc1, fc2"),
+        ("taps.max_logit.queries", "0", "taps.max_logit.queries=0: allowed: 1 or more"),
+        ("taps.max_logit.sequences", "129", "taps.max_logit.sequences=129: allowed: from 1 to queries=128"),
+        ("taps.weight_histogram.low", "24", "taps.weight_histogram.low=24: allowed: below high=24"),
+        ("taps.residual.every", "0", "taps.residual.every=0: allowed: 1 or more steps"),
+        ("every", "0", "every=0: allowed: 1 or more steps"),
+        ("evry", "3", "evry: unknown key; allowed here: every, taps"),
+        ("taps.residual.stes", "[q]", "taps.residual: OutputNorm.* unexpected .*'stes'"),
+        (
+            "taps.residual._target_",
+            "torch.nn.Identity",
+            "taps.residual._target_=torch.nn.Identity: allowed: a sub",
+        ),
+        ("taps.residual._target_", "no.such.Tap", "taps.residual: .*'no.such.Tap'"),
+        ("taps.mine", "3", "taps.mine: allowed: the class of a tap as _target_"),
+    ],
+)
+def test_a_mistake_names_its_key(key, value, said):
+    with pytest.raises(UserError, match=rf"^monitor\.{said}") as error:
+        build_monitor(changed(key, value))
+    assert "\n" not in str(error.value)
+
+
+def test_a_tap_set_to_null_is_off():
+    taps = build_monitor(changed("taps.residual", "null")).taps
+    assert "residual" not in taps
+    assert "output_norm" in taps
+
+
+def test_off_attaches_nothing():
+    assert build_monitor(composed("monitor=off").monitor).taps == {}
+
+
+def test_a_tap_reads_as_often_as_the_monitor_or_as_it_says_itself():
+    monitor = composed("monitor=full").monitor
+    monitor.every, monitor.taps.residual.every = 7, 3
+    OmegaConf.set_struct(monitor, False)
+    del monitor.taps.memory["every"]
+    built = build_monitor(monitor)
+    assert (built.every, built.taps["output_norm"].every, built.taps["residual"].every) == (7, 7, 3)
+    assert built.taps["memory"].every is None
