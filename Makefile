@@ -54,9 +54,10 @@ format: setup ## let ruff format and fix what it can
 	$(PY) -m pip install --quiet --no-deps --upgrade --target .venv/bench -r bench/requirements.lock
 	@touch $@
 
-bench: .venv/bench/installed ## step speed beside a lean loop and two peers, logging, attention paths, the search's policy and workers
+bench: .venv/bench/installed ## step speed beside a lean loop and two peers, logging, taps, attention paths, the search's policy and workers
 	$(PY) bench/train_speed.py
 	$(PY) bench/logging_cost.py
+	$(PY) bench/monitor_cost.py
 	$(PY) bench/attention_paths.py
 	$(PY) bench/search_replay.py
 	$(PY) bench/search_idle.py

@@ -1,5 +1,6 @@
 """The product's own run: Hydra composes it, Lightning trains it; tracker, taps, rules at their defaults."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -7,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from _harness import ROOT, Cell, Pace
 
 
-def train(cell: Cell, pace: Pace, tracker: str = "mlflow") -> None:
+def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[str] = ()) -> None:
     """``tracker`` names a file of conf/tracker/; the time in its calls is the turn's ``inside``."""
     from redline.config import register
     from redline.training import trackers
@@ -26,6 +27,7 @@ def train(cell: Cell, pace: Pace, tracker: str = "mlflow") -> None:
                 # Longer than any bench, and gentle enough that no rule ends it.
                 "trainer.max_steps=1000000",
                 "lr=0.003",
+                *overrides,
             ],
         )
     logger = trackers.BufferedMLFlowLogger
