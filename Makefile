@@ -6,9 +6,11 @@ ARGS ?=
 # How many faults `make faults` lets strike, and from which seed: another one each time unless it is given.
 FAULTS ?= 100
 SEED ?=
+# Of which search `make report` writes: the latest one unless it is given.
+SEARCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults test-ray lint format bench ui dashboard clean
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -68,6 +70,9 @@ ui: setup ## MLflow's UI on what was tracked
 
 dashboard: setup ## Optuna's dashboard on the searches
 	.venv/bin/optuna-dashboard sqlite:///mlruns/optuna.db
+
+report: setup ## one HTML page on a search: make report SEARCH=NAME (default: the latest)
+	$(PY) -m redline.report $(if $(SEARCH),"$(SEARCH)")
 
 clean: ## remove the environment and caches; keeps mlruns/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -25,18 +25,19 @@ def smoke(shared: Path) -> list[str]:
         "trainer.accelerator=cpu",
         "trainer.precision=fp32",
         "hydra.sweeper.workers=2",
+        "hydra.sweeper.report_patience=null",
         f"data.cache_dir={shared / 'tokens'}",
     ]
 
 
 @pytest.fixture(scope="session")
 def finished(shared: Path, smoke: list[str]) -> Finished:
-    """That search, undisturbed, run by whichever worker comes first."""
+    """That search, undisturbed and with its report, run by whichever worker comes first."""
     cwd, answer = shared / "finished", shared / "finished.json"
     with FileLock(shared / "finished.lock"):
         if not answer.exists():
             cwd.mkdir()
-            done = train(*smoke, cwd=cwd)
+            done = train(*smoke, "hydra.sweeper.report_patience=300", cwd=cwd)
             answer.write_text(json.dumps(vars(done)))
     return Finished(cwd, Answer(**json.loads(answer.read_text())))
 

@@ -111,6 +111,7 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
         (["hydra.sweeper.retries=-1"], ["hydra.sweeper.retries=-1", "0 or more"]),
         (["hydra.sweeper.beat_every=0"], ["hydra.sweeper.beat_every=0", "above 0"]),
         (["hydra.sweeper.patience=1"], ["hydra.sweeper.patience=1", "more than beat_every"]),
+        (["hydra.sweeper.report_patience=0"], ["hydra.sweeper.report_patience=0", "above 0"]),
         (["hydra.sweeper.storage_patience=0"], ["hydra.sweeper.storage_patience=0", "above 0"]),
         (["hydra.sweeper.storage=nonsense"], ["hydra.sweeper.storage=nonsense", "sqlite:///PATH"]),
         (["hydra.sweeper.storage=sqlite:////proc/no/db"], ["hydra.sweeper.storage=sqlite:////proc/no/db"]),

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from command_helpers import Ask, Finished, Started, result, train, trials
 
-SMALL = ["-m", "experiment=smoke", "norm=qk", "trainer.max_steps=3", "trainer.accelerator=cpu"]
+SMALL = [
+    *["-m", "experiment=smoke", "norm=qk", "trainer.max_steps=3", "trainer.accelerator=cpu"],
+    "hydra.sweeper.report_patience=null",
+]
 
 
 def commands_of_jobs(cwd: Path) -> list[int]:

@@ -33,10 +33,11 @@ def answers_of(cwd: Path, name: str) -> dict[str, list[object]]:
 
 
 def tracked(cwd: Path, search: str) -> list[Run]:
+    """The runs of its trials."""
     client = MlflowClient(f"sqlite:///{cwd / 'mlruns' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(search)
     assert experiment is not None
-    return list(client.search_runs([experiment.experiment_id]))
+    return [r for r in client.search_runs([experiment.experiment_id]) if "summary" not in r.data.tags]
 
 
 def test_prints_a_table_and_exits_with_0(finished: Finished) -> None:

@@ -173,6 +173,7 @@ def real() -> list[str]:
         "trainer.precision=fp32",
         "trainer.checkpoint_every=5",
         "hydra.sweeper.workers=2",
+        "hydra.sweeper.report_patience=null",
         "hydra.sweeper.retries=100000",
         "hydra.sweeper.beat_every=0.5",
         "hydra.sweeper.patience=10",

@@ -18,6 +18,7 @@ from redline.search.cost import cost_text
 from redline.search.housekeeping import JOBS
 from redline.search.look import Question
 from redline.search.pool import Pool, make_slots
+from redline.search.publish import Publishing
 from redline.search.register import choose_name
 from redline.search.run import run_search
 from redline.search.settings import Settings
@@ -77,7 +78,8 @@ def search(
     )
     if here:
         pool = Pool(slots, preload=["redline.training.warm"])
-        result = run_search(plan, variants, asked, storage, pool, settings.reference)
+        publishing = Publishing(settings.storage, settings.reference, settings.report_patience)
+        result = run_search(plan, variants, asked, storage, pool, publishing)
     else:
         result = search_by_jobs(settings, plan, variants, config, hydra_context)
     if any(entry["open"] for entry in result["variants"].values()):
@@ -107,6 +109,9 @@ def _check(settings: MaxLRSweeperConf, here: bool) -> None:
         raise UserError(f"hydra.sweeper.beat_every={settings.beat_every}: allowed: a number above 0")
     if not settings.patience > settings.beat_every:
         raise UserError(f"hydra.sweeper.patience={settings.patience}: allowed: more than beat_every")
+    if settings.report_patience is not None and not settings.report_patience > 0:
+        allowed = "a number of seconds above 0, or null for no report"
+        raise UserError(f"hydra.sweeper.report_patience={settings.report_patience}: allowed: {allowed}")
     if not settings.storage_patience > 0:
         allowed = "a number of seconds above 0"
         raise UserError(f"hydra.sweeper.storage_patience={settings.storage_patience}: allowed: {allowed}")

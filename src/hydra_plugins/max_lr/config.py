@@ -25,6 +25,7 @@ class MaxLRSweeperConf:
     beat_every: float = MISSING
     patience: float = MISSING
     storage_patience: float = MISSING
+    report_patience: float | None = MISSING
 
 
 ConfigStore.instance().store(

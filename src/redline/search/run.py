@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from redline.search.coordinator import Coordinator
@@ -13,6 +14,7 @@ from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
 from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Pool
+from redline.search.publish import Publishing, publish
 from redline.search.register import open_studies
 from redline.search.result import write_result
 from redline.search.settings import Settings
@@ -29,11 +31,11 @@ def run_search(
     asked: str,
     storage: PatientStorage,
     pool: Pool,
-    reference: str,
+    publishing: Publishing,
 ) -> dict[str, Any]:
     """Find every variant's edge, write ``result.json``, print the table; gives what the file holds.
 
-    ``asked`` is the question's fingerprint, ``reference`` the variant that the table's ratios are to.
+    ``asked`` is the question's fingerprint. The report comes last: by then the search has its answer.
     Raises UserError, OutageError, KeyboardInterrupt.
     """
     name, ladder = settings.name, settings.ladder
@@ -65,11 +67,19 @@ def run_search(
             raise
         display.say(f"done in {time.monotonic() - started:.0f} s")
     result = {"search": name, "ladder": ladder, "seeds": settings.seeds, "variants": entries}
-    show_result(console, result, settings.directory, reference)
+    show_result(console, result, settings.directory, publishing.reference)
     for variant, entry in entries.items():
         studies[variant].study.set_user_attr("result", entry)
     for study in studies.values():
         study.study.set_user_attr("finished", True)
+    publish(
+        publishing,
+        pool,
+        name,
+        settings.directory,
+        OmegaConf.select(tracker, "mlflow.tracking_uri"),
+        display.say,
+    )
     return result
 
 

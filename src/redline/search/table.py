@@ -1,10 +1,23 @@
 """The table at the end of a search."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
+
+HEADINGS = (
+    "variant",
+    "max stable LR",
+    "edge (90%)",
+    "first diverged",
+    "ratio to {reference}",
+    "perplexity",
+    "rule that broke",
+    "trials",
+    "of grid",
+)
+WORDS = ("variant", "rule that broke")  # the other columns are numbers
 
 
 def result_table(result: Mapping[str, Any], reference: str) -> Table:
@@ -12,22 +25,26 @@ def result_table(result: Mapping[str, Any], reference: str) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, title=f"{result['search']}: largest stable learning rate", title_justify="left"
     )
-    table.add_column("variant")
-    for heading in ("max stable LR", "edge (90%)", "first diverged", f"ratio to {reference}", "perplexity"):
-        table.add_column(heading, justify="right")
-    table.add_column("rule that broke")
-    for heading in ("trials", "of grid"):
-        table.add_column(heading, justify="right")
-    unit = result["variants"].get(reference, {}).get("max_stable_lr")
-    for name, entry in result["variants"].items():
-        table.add_row(name, *_cells(entry, result["ladder"], unit))
-    notes = _notes(result["variants"])
+    for heading in HEADINGS:
+        words = heading in WORDS
+        table.add_column(heading.format(reference=reference), justify="left" if words else "right")
+    for row in rows(result["variants"], result["ladder"], reference):
+        table.add_row(*row)
+    notes = result_notes(result["variants"])
     if notes:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 
 
-def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) -> list[str]:
+def rows(
+    variants: Mapping[str, Mapping[str, Any]], ladder: Sequence[float], reference: str
+) -> list[list[str]]:
+    """The cells under `HEADINGS`, a row a variant."""
+    unit = variants.get(reference, {}).get("max_stable_lr")
+    return [[name, *_cells(entry, ladder, unit)] for name, entry in variants.items()]
+
+
+def _cells(entry: Mapping[str, Any], ladder: Sequence[float], unit: float | None) -> list[str]:
     edge, rule = entry["max_stable_lr"], entry["first_diverged_reason"]
     if entry["censored"] == "above":
         shown, diverged = f"≥ {ladder[-1]:g}, censored", "none"
@@ -37,7 +54,7 @@ def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) ->
         shown = "open" if edge is None else f"{edge:g}" + ("*" if entry["stable_above"] else "")
         first = entry["first_diverged_lr"]
         diverged = "–" if first is None else f"{first:g}"
-    interval = entry["max_stable_lr_90"]
+    interval = entry.get("max_stable_lr_90")
     return [
         shown,
         "–" if interval is None else f"{interval[0]:.2g}–{interval[1]:.2g}",
@@ -50,7 +67,8 @@ def _cells(entry: Mapping[str, Any], ladder: list[float], unit: float | None) ->
     ]
 
 
-def _notes(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def result_notes(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the table's cells are too small for."""
     notes = []
     for name, entry in variants.items():
         if entry["stable_above"]:

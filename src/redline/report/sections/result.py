@@ -1,0 +1,42 @@
+"""The table at the end of a search, or how far it has come."""
+
+from redline.report.blocks import Block, Section, Table, Text, number
+from redline.report.search import Search, Variant
+from redline.search.table import HEADINGS, WORDS, result_notes, rows
+
+ORDER = 10
+
+_READING = (
+    "The largest stable LR is the largest rung of the ladder below which no rung diverged, by vote of the "
+    "seeds. “edge (90%)” is the interval that holds the edge with 90% probability, given every run's verdict."
+    " The rule that broke is that of most runs at the first diverged LR, with the earliest step at which it "
+    "did so. Perplexity is that at the largest stable LR. “of grid” is the share of the optimizer steps that "
+    "running every rung and every seed at full length would have taken."
+)
+_SO_FAR = ("variant", "largest stable so far", "smallest diverged so far", "finished", "running", "crashed")
+
+
+def section(search: Search, reference: str) -> Section:
+    entries = {variant.name: variant.entry for variant in search.variants if variant.entry is not None}
+    blocks: list[Block] = []
+    if entries:
+        headings = [heading.format(reference=reference) for heading in HEADINGS]
+        cells = rows(entries, search.ladder, reference)
+        blocks.append(Table("result", headings, cells, WORDS, result_notes(entries)))
+    unfinished = [_so_far(variant) for variant in search.variants if variant.entry is None]
+    if unfinished:
+        blocks.append(
+            Text("The search has not ended: what follows is of the runs that have, and may change.")
+        )
+        note = "By a majority of the seeds. The same command goes on with the search."
+        blocks.append(Table("so_far", _SO_FAR, unfinished, _SO_FAR[:1], [note]))
+    return Section("result", "Largest stable learning rate", _READING, blocks)
+
+
+def _so_far(variant: Variant) -> list[str]:
+    counts = [
+        sum(run.finished for run in variant.runs),
+        *(sum(run.verdict == verdict for run in variant.runs) for verdict in ("running", "crashed")),
+    ]
+    ends = (variant.max_stable_lr, variant.first_diverged_lr)
+    return [variant.name, *(number(end, "g") for end in ends), *map(str, counts)]
