@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from redline.report.load import read_search
 from redline.report.page import write_report
@@ -31,6 +32,6 @@ def publish(payload: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> 
     artifacts = [directory / "result.json", path, *sorted(path.parent.glob("*.png"))]
     try:
         publish_summary(search, tracking_uri, artifacts)
-    except (MlflowException, LookupError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, LookupError, OSError) as error:
         return {**result, "trouble": str(error).strip().partition("\n")[0]}
     return result

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from redline.database import with_driver
 from redline.report.search import Curve, Curves
@@ -92,8 +93,8 @@ class MLflowCurves:
 
         try:
             return question(self._opened())
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+        except (MlflowException, SQLAlchemyError) as error:
+            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
                 reason = str(error).strip().partition("\n")[0]
                 self.trouble = f"MLflow did not answer ({reason})"
             return otherwise

@@ -1,0 +1,128 @@
+"""What a search looks like once it is read back."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up_store import LADDER, ODD_NAME
+
+from redline.errors import UserError
+from redline.report import load_search
+from redline.report.__main__ import main
+from redline.report.load import read_search
+from redline.report.stores import Stores
+from redline.report.tracking import NoCurves
+
+
+def load(stores: Stores, name: str | None = None):
+    return load_search(
+        name, storage=stores.storage, tracking_uri=stores.tracking_uri, searches=stores.searches
+    )
+
+
+def test_the_latest_search_is_the_default(stores: Stores) -> None:
+    search = load(stores)
+    assert (search.name, search.finished, search.seeds) == ("full", True, 2)
+    assert search.ladder == tuple(LADDER)
+    assert [variant.name for variant in search.variants] == ["baseline", ODD_NAME]
+    assert search.variant(ODD_NAME).norm == "qk"
+    with pytest.raises(KeyError, match="baseline"):
+        search.variant("qkw")
+
+
+def test_a_late_verdict_counts_and_a_crash_is_no_divergence(stores: Stores) -> None:
+    runs = {run.lr: run for run in load(stores).variant(ODD_NAME).runs}
+    assert (runs[0.2].verdict, runs[0.2].reason) == ("diverged", "degraded")
+    assert (runs[0.5].verdict, runs[0.5].reason, runs[0.5].val_loss) == ("crashed", None, None)
+    assert [run.lr for run in load(stores).variant(ODD_NAME).finished_runs] == [0.02, 0.1, 0.2, 0.2]
+
+
+def test_curves_keep_nan_and_infinity(stores: Stores) -> None:
+    run = next(run for run in load(stores).variant("baseline").runs if run.reason == "non_finite")
+    curve = run.history("norm/fc2/layer_01")
+    assert list(curve.steps) == [0, 10, 20, 30]
+    assert curve.values[2] == math.inf
+    assert np.isnan(curve.values[3])
+    assert len(run.history("norm/fc2/layer_99").steps) == 0
+    assert "norm/qkv/layer_00" in run.metrics
+
+
+def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> None:
+    stable, diverged = load(stores).variant("baseline").pair
+    assert stable is not None
+    assert diverged is not None
+    assert (stable.lr, stable.verdict, diverged.lr, diverged.verdict) == (0.05, "stable", 0.1, "diverged")
+    assert stable.seed == diverged.seed
+    assert load(stores, "one-variant").variant("qk").pair.diverged is None
+    assert load(stores, "all-diverged").variant("qk").pair.stable is None
+
+
+def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.db"
+    broken.write_text("no database")
+    for uri, why in (
+        (f"sqlite:///{tmp_path}/none.db", "not there"),
+        (f"sqlite:///{broken}", "did not answer"),
+    ):
+        search = read_search(Stores(stores.storage, uri, stores.searches), "full")
+        run = search.runs[0]
+        assert len(run.history("train/loss").steps) == 0
+        assert run.metrics == frozenset()
+        assert search.curves.trouble is not None
+        assert why in search.curves.trouble
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_run_that_mlflow_lacks_does_not_hide_the_others(stores: Stores) -> None:
+    search = load(stores)
+    assert len(search.curves.history("0" * 32, "val/loss").steps) == 0
+    assert search.curves.trouble is None
+    assert len(search.runs[0].history("val/loss").steps) == 1
+
+
+def test_an_end_that_another_machine_saw_is_read_from_the_storage(stores: Stores, tmp_path: Path) -> None:
+    """`result.json` is in a folder that this machine does not see."""
+    search = read_search(Stores(stores.storage, None, tmp_path), "full")
+    assert isinstance(search.curves, NoCurves)
+    assert not search.finished  # made-up studies hold no result
+    assert search.variant("baseline").max_stable_lr == 0.05
+
+
+def ask(stores: Stores, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    places = ["--storage", stores.storage, "--tracking-uri", "none", "--searches", str(stores.searches)]
+    monkeypatch.setattr("sys.argv", ["redline.report", *words, *places])
+    main()
+
+
+def test_an_unknown_search_is_one_line_that_names_the_known_ones(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ask(stores, monkeypatch, "fulll")
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: search=fulll: unknown (did you mean full?); allowed: full, running, ")
+    assert said.count("\n") == 1
+
+
+def test_where_there_is_no_storage_none_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"storage=sqlite:///.*not there"):
+        read_search(Stores(f"sqlite:///{tmp_path}/optuna.db", None, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_result_is_one_line(stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "result.json").write_text('{"search": ')
+    with pytest.raises(UserError, match=r"result\.json: is no search's result"):
+        read_search(Stores(stores.storage, None, tmp_path), "full")
+
+
+def test_the_command_says_where_the_report_is(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(stores, monkeypatch, "untracked")
+    path = stores.searches / "untracked" / "report" / "report.html"
+    assert capsys.readouterr().out == f"report: {path}\n"
+    assert path.is_file()

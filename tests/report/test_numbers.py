@@ -1,0 +1,145 @@
+"""What the report computes itself: what grew first, LR sensitivity, the largest logit."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+from made_up_store import INITIAL, ODD_NAME
+from matplotlib.figure import Figure
+
+import redline.report
+from redline.report import Curve, Search, loss_against_lr, max_attention_logit, norm_curves, norm_heatmap
+from redline.report.load import read_search
+from redline.report.logits import largest_logit
+from redline.report.norms import Growth, first_growth, output_norms
+from redline.report.sections.growth import growth_sentence
+from redline.report.sensitivity import common_lrs, sensitivities
+from redline.report.stores import Stores
+
+
+@pytest.fixture(scope="module")
+def full(stores: Stores) -> Search:
+    return read_search(stores, "full")
+
+
+def norms(**layers: dict[int, float]) -> dict[str, dict[int, Curve]]:
+    """As in ``fc1_0={step: norm}``."""
+    found: dict[str, dict[int, Curve]] = {}
+    for name, points in layers.items():
+        site, _, layer = name.partition("_")
+        found.setdefault(site, {})[int(layer)] = Curve.of(points)
+    return found
+
+
+def test_the_first_to_exceed_the_factor_is_found_at_the_same_step() -> None:
+    stable = norms(fc1_0={0: 1.0, 10: 1.0, 20: 1.0}, fc2_1={0: 1.0, 10: 4.0, 20: 4.0})
+    diverged = norms(fc1_0={0: 1.0, 10: 1.9, 20: 9.0}, fc2_1={0: 1.0, 10: 8.5, 20: 9.0})
+    assert first_growth(stable, diverged, 2.0) == Growth("fc2", 1, 10, 2.125)
+    assert first_growth(stable, diverged, 3.0) == Growth("fc1", 0, 20, 9.0)
+    assert first_growth(stable, diverged, 10.0) is None
+
+
+def test_exactly_the_factor_is_not_above_it() -> None:
+    assert first_growth(norms(fc1_0={0: 1.0}), norms(fc1_0={0: 2.0}), 2.0) is None
+
+
+def test_of_several_at_one_step_the_largest_is_named() -> None:
+    stable = norms(fc1_0={5: 1.0}, proj_3={5: 1.0})
+    assert first_growth(stable, norms(fc1_0={5: 3.0}, proj_3={5: 4.0}), 2.0) == Growth("proj", 3, 5, 4.0)
+
+
+def test_a_norm_that_is_no_number_has_grown_and_one_of_the_stable_run_is_not_compared() -> None:
+    for odd in (math.inf, math.nan):
+        assert first_growth(norms(qkv_0={0: 1.0}), norms(qkv_0={0: odd}), 2.0) == Growth(
+            "qkv", 0, 0, math.inf
+        )
+        assert first_growth(norms(qkv_0={0: odd}), norms(qkv_0={0: 9.0}), 2.0) is None
+    assert first_growth(norms(qkv_0={0: 0.0}), norms(qkv_0={0: 9.0}), 2.0) is None
+
+
+def test_steps_that_only_one_run_logged_are_not_compared() -> None:
+    assert first_growth(norms(qkv_0={0: 1.0, 10: 1.0}), norms(qkv_0={5: 9.0, 10: 1.0}), 2.0) is None
+    assert first_growth({}, norms(qkv_0={0: 9.0}), 2.0) is None
+
+
+def test_the_sentence_names_site_layer_step_and_verdict(full: Search) -> None:
+    said = growth_sentence(full.variant("baseline"), 2.0)
+    assert "fc2 of layer 1 grew first. At step 20 its norm was no finite number" in said
+    assert "(LR 0.1 against 0.05; it was judged diverged by non_finite at step 30)" in said
+    said = growth_sentence(full.variant(ODD_NAME), 2.0)
+    assert "grew first. At step 0 its norm was 2.5 times the stable run's" in said
+    assert "no layer's output exceeded 3 times" in growth_sentence(full.variant(ODD_NAME), 3.0)
+
+
+def test_norms_are_read_by_site_and_layer(full: Search) -> None:
+    found = output_norms(full.variant("baseline").pair.stable)
+    assert {site: list(layers) for site, layers in found.items()} == {
+        site: [0, 1, 2] for site in ("qkv", "proj", "fc1", "fc2")
+    }
+    assert list(found["qkv"][2].values[:2]) == [3.0, 6.0]
+
+
+def test_sensitivity_is_on_the_rungs_that_were_run(full: Search) -> None:
+    """A run without a loss, or with one above that at initialisation, counts as that one."""
+    baseline, odd = sensitivities(full)
+    assert baseline.own_lrs == (0.02, 0.05, 0.1, 1.0)
+    at = {0.02: 4.5, 0.05: (4.25 + 4.375) / 2, 0.1: INITIAL, 1.0: INITIAL}
+    assert baseline.own == pytest.approx(sum(at.values()) / 4 - min(at.values()))
+    assert common_lrs(full) == (0.02, 0.1)
+    assert baseline.common == pytest.approx((at[0.02] + at[0.1]) / 2 - at[0.02])
+    assert odd.common == pytest.approx((4.125 + 4.0) / 2 - 4.0)
+
+
+def test_one_rung_has_no_sensitivity(stores: Stores) -> None:
+    qk, qkv = sensitivities(read_search(stores, "running"))
+    assert qk.own == pytest.approx((4.0 + INITIAL) / 2 - 4.0)
+    assert (qk.common, qkv.own, qkv.own_lrs) == (None, None, ())
+
+
+def test_the_largest_logit_is_the_runs_maximum(full: Search) -> None:
+    found = {(run.lr, run.seed): largest_logit(run) for run in full.variant("baseline").runs}
+    assert found[0.02, 0] == 800.0
+    assert found[0.1, 0] == math.inf
+    assert found[1.0, 0] == 2.0e4
+    assert largest_logit(full.variant(ODD_NAME).runs[2]) is None
+
+
+def test_figures_are_drawn_from_a_search_alone(full: Search, stores: Stores) -> None:
+    assert isinstance(loss_against_lr(full), Figure)
+    assert isinstance(norm_heatmap(full, "baseline"), Figure)
+    stable, diverged = norm_curves(full, "baseline").axes[0].lines[:3], max_attention_logit(full)
+    assert [list(line.get_ydata()[:2]) for line in stable] == [[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]
+    lines = [line for axes in diverged.axes for line in axes.lines]
+    drawn = {round(float(y), 6) for line in lines for y in line.get_ydata()}
+    assert {800.0, 2.0e4, 1.0e3, 1.0e4} <= drawn
+    with pytest.raises(ValueError, match="no output norms"):
+        norm_curves(read_search(stores, "all-diverged"), "qk")
+    with pytest.raises(KeyError):
+        norm_curves(full, "qkw")
+
+
+def test_a_runs_marker_is_at_its_loss_or_in_the_band_above(full: Search) -> None:
+    axes = loss_against_lr(full).axes[0]
+    marked = {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]), line.get_markerfacecolor() == "white")
+        for line in axes.lines
+        if line.get_marker() not in ("None", None)
+    }
+    low, high = axes.get_ylim()
+    shown = {(lr, y) for lr, y, _ in marked if y < INITIAL}
+    assert shown == {(0.02, 4.5), (0.05, 4.25), (0.05, 4.375)}
+    above = {(lr, hollow) for lr, y, hollow in marked if y > INITIAL}
+    assert above == {(0.1, True), (0.1, False), (1.0, True)}
+    assert all(low < y < high for _, y, _ in marked)
+
+
+def test_pyplot_with_its_global_state_is_not_used() -> None:
+    folder = Path(redline.report.__file__).parent
+    for path in folder.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        named = {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        named |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert "matplotlib.pyplot" not in named, path.name

@@ -1,0 +1,151 @@
+"""The page on searches of every kind: its numbers, and that it needs nothing but itself."""
+
+import base64
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from made_up_store import KINDS, ODD_NAME
+from mlflow import MlflowClient
+from page_reader import read_page
+
+from redline.report import write_report
+from redline.report.literature import literature
+from redline.report.load import read_search
+from redline.report.stores import Stores
+
+Written = dict[str, Path]
+
+
+def result_of(stores: Stores, name: str) -> dict[str, dict]:
+    return json.loads((stores.searches / name / "result.json").read_text())["variants"]
+
+
+def test_the_table_is_that_of_the_result(written: Written, stores: Stores) -> None:
+    entries = result_of(stores, "full")
+    rows = {row["variant"]: row for row in read_page(written["full"]).rows("result")}
+    assert list(rows) == list(entries) == ["baseline", ODD_NAME]
+    for name, entry in entries.items():
+        row = rows[name]
+        assert float(row["max stable LR"]) == entry["max_stable_lr"]
+        assert float(row["first diverged"]) == entry["first_diverged_lr"]
+        assert row["perplexity"] == f"{entry['val_perplexity']:.2f}"
+        assert row["rule that broke"] == f"{entry['first_diverged_reason']} at {entry['first_diverged_step']}"
+        assert int(row["trials"]) == entry["trials"]
+        assert (
+            float(row["ratio to baseline"]) == entry["max_stable_lr"] / entries["baseline"]["max_stable_lr"]
+        )
+    cost = {row["variant"]: row for row in read_page(written["full"]).rows("cost")}
+    for name, entry in entries.items():
+        assert int(cost[name]["optimizer steps"]) == entry["optimizer_steps"]
+        assert int(cost[name]["grid"]) == entry["grid_steps"]
+        assert float(cost[name]["seconds of training"]) == pytest.approx(2.5 * entry["trials"], abs=0.5)
+    assert int(cost["all"]["optimizer steps"]) == sum(entry["optimizer_steps"] for entry in entries.values())
+
+
+def test_the_runs_are_those_of_mlflow(written: Written, stores: Stores) -> None:
+    client = MlflowClient(stores.tracking_uri)
+    rows = [row for row in read_page(written["full"]).rows("runs") if row["verdict"] != "crashed"]
+    experiment = client.get_experiment_by_name("full")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    tracked = {run.info.run_id: run for run in runs if "summary" not in run.data.tags}
+    shown = {row["MLflow run"]: row for row in rows}
+    crashed = {run_id for run_id in tracked if run_id not in shown}
+    assert len(rows) == len(shown) == len(tracked) - 1
+    assert [tracked[run_id].data.tags["lr"] for run_id in crashed] == ["0.5"]
+    for run_id, row in shown.items():
+        data = tracked[run_id].data
+        assert (row["variant"], row["LR"], row["seed"]) == tuple(
+            data.tags[key] for key in ("variant", "lr", "seed")
+        )
+        assert row["verdict"] == data.tags["verdict"]
+        for heading, metric, form in (
+            ("validation loss", "val/loss", ".4f"),
+            ("perplexity", "val/perplexity", ".2f"),
+        ):
+            assert row[heading] == (f"{data.metrics[metric]:{form}}" if metric in data.metrics else "–")
+
+
+def test_perplexities_are_exp_of_the_mean_loss_beside_the_papers(written: Written) -> None:
+    rows = {row["variant"]: row for row in read_page(written["full"]).rows("perplexity")}
+    ours, odd = rows["baseline"], rows[ODD_NAME]
+    assert ours["at its largest stable LR"] == f"{math.exp((4.25 + 4.375) / 2):.2f}"
+    assert ours["at LR 0.02"] == f"{math.exp(4.5):.2f}"
+    assert odd["against baseline"] == f"{math.exp(4.125 - 4.5) - 1:+.1%}"
+    paper = literature().rybakov
+    assert ours["paper: at LR 0.0003"] == f"{paper.perplexity.baseline:.2f}"
+    # With a further key it is another variant than the paper's qk.
+    assert odd["paper: at LR 0.0003"] == odd["paper: first diverged"] == "–"
+    assert "another model" in read_page(written["full"]).text
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_page_is_whole_and_needs_nothing_beside_it(written: Written, name: str) -> None:
+    path, page = written[name], read_page(written[name])
+    cited = {literature().rybakov.url, literature().wortsman.url}
+    for tag, address in page.addresses:
+        assert address.startswith(("#", "data:")) or (tag == "a" and address in cited), address[:80]
+    html = path.read_text()
+    assert not set(page.tags) & {"script", "iframe", "object", "embed"}
+    assert "@import" not in html
+    assert "url(" not in html
+    for section in ("result", "loss_against_lr", "lr_sensitivity", "growth", "norm_curves", "norm_heatmap"):
+        assert f'<section id="{section}">' in html
+    for words in ("Traceback", "None", "nan ", "Undefined"):
+        assert words not in page.text.replace("None of the runs", "").replace("was NaN", "")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_pictures_beside_the_page_are_those_in_it(written: Written, name: str) -> None:
+    path, page = written[name], read_page(written[name])
+    embedded = {base64.b64decode(its.partition(",")[2]) for tag, its in page.addresses if tag == "img"}
+    assert {file.read_bytes() for file in path.parent.glob("*.png")} == embedded
+    assert all(png.startswith(b"\x89PNG") for png in embedded)
+    assert embedded
+
+
+def test_an_odd_name_is_text(written: Written) -> None:
+    path, page = written["full"], read_page(written["full"])
+    assert "b" not in page.tags
+    assert ODD_NAME in page.text
+    assert "<b>" not in path.read_text()
+    names = [file.name for file in path.parent.glob("norm_curves_*")]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[A-Za-z0-9.=_-]+", name) for name in names)
+
+
+def test_a_search_under_way_says_so_and_how_far_it_is(written: Written) -> None:
+    page = read_page(written["running"])
+    assert "This search has not ended." in page.text
+    assert "table-result" not in page.tables
+    qk, qkv = page.rows("so_far")
+    assert (qk["largest stable so far"], qk["smallest diverged so far"]) == ("0.02", "0.2")
+    assert (qk["finished"], qk["running"], qk["crashed"]) == ("2", "1", "0")
+    assert qkv["finished"] == "0"
+    running = next(row for row in page.rows("runs") if row["verdict"] == "running")
+    assert (running["LR"], running["step"], running["validation loss"]) == ("0.05", "40", "–")
+
+
+def test_without_tracking_the_page_says_that_there_are_no_curves(written: Written) -> None:
+    page = read_page(written["untracked"])
+    assert "There are no curves: nothing was tracked" in page.text
+    assert "None of the runs logged attention/max_logit: nothing was tracked" in page.text
+    assert page.rows("result")[0]["max stable LR"] == "0.02"
+
+
+def test_where_every_trial_diverged_there_is_nothing_to_compare_with(written: Written) -> None:
+    page = read_page(written["all-diverged"])
+    assert page.rows("result")[0]["max stable LR"] == "< 0.02, censored"
+    assert "qk: there is no stable run to compare with." in page.text
+    assert "None of the runs logged attention/max_logit: the tap was off." in page.text
+
+
+def test_a_second_report_leaves_no_picture_of_the_first(stores: Stores, tmp_path: Path) -> None:
+    (tmp_path / "norm_curves_07_gone.png").write_bytes(b"old")
+    (tmp_path / "notes.txt").write_text("mine")
+    write_report(read_search(stores, "all-diverged"), tmp_path)
+    assert not (tmp_path / "norm_curves_07_gone.png").exists()
+    assert (tmp_path / "notes.txt").exists()
