@@ -59,6 +59,7 @@ def run_search(
             rules = {task.name: build_rules(task.cfg.divergence, SearchRule) for task in tasks}
             coordinator = Coordinator(settings, tasks, studies, storage, rules, pool, display)
             tracker = variants[0].cfg.tracker
+            tracking_uri = OmegaConf.select(tracker, "mlflow.tracking_uri")
             with housekeeping.sending(tracker):
                 entries = coordinator.run()
             housekeeping.tidy(coordinator, tracker)
