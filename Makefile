@@ -8,6 +8,9 @@ FAULTS ?= 100
 SEED ?=
 # Of which search `make report` writes: the latest one unless it is given.
 SEARCH ?=
+# Where `make ui` and `make dashboard` look.
+TRACKING_URI ?= sqlite:///mlruns/mlflow.db
+STORAGE ?= sqlite:///mlruns/optuna.db
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean
@@ -65,11 +68,13 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 	$(PY) bench/search_idle.py
 	$(PY) bench/worker_scaling.py
 
-ui: setup ## MLflow's UI on what was tracked
-	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db
+# SQLAlchemy's own driver for postgresql:// is psycopg2; ours is psycopg 3.
+ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE
+	MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --workers 1 --port 5000 \
+		--backend-store-uri '$(TRACKING_URI:postgresql://%=postgresql+psycopg://%)'
 
-dashboard: setup ## Optuna's dashboard on the searches
-	.venv/bin/optuna-dashboard sqlite:///mlruns/optuna.db
+dashboard: setup ## Optuna's dashboard on the searches: make dashboard STORAGE=postgresql://USER:PASSWORD@HOST/DATABASE
+	$(PY) -m redline.dashboard '$(STORAGE)'
 
 report: setup ## one HTML page on a search: make report SEARCH=NAME (default: the latest)
 	$(PY) -m redline.report $(if $(SEARCH),"$(SEARCH)")

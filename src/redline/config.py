@@ -109,6 +109,7 @@ class TrainerConfig:
 class SearchConfig:
     name: str = MISSING
     ladder: list[float] = MISSING  # peak LRs
+    mlflow_ui: str | None = MISSING  # address; null: no links to it
 
 
 @dataclass

@@ -7,12 +7,10 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
-from wsgiref.util import setup_testing_defaults
 
 import optuna
-import optuna_dashboard
 import pytest
+from dashboard_api import served
 from optuna.trial import TrialState
 from search_helpers import outcome
 
@@ -125,26 +123,12 @@ def test_a_stable_run_has_its_rate_as_value_and_is_feasible(study: VariantStudy)
     assert (trial.user_attrs["verdict"], trial.user_attrs["reason"]) == ("stable", None)
 
 
-def served(study: VariantStudy) -> dict[str, Any]:
-    """A study as the dashboard's own server gives it to the browser."""
-    environ: dict[str, Any] = {"PATH_INFO": f"/api/studies/{study.study._study_id}"}
-    setup_testing_defaults(environ)
-    status: list[str] = []
-    body = optuna_dashboard.wsgi(study.storage)(environ, lambda code, *_: status.append(code))
-    assert status == ["200 OK"]
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON to a browser")
-
-    return json.loads(b"".join(body), parse_constant=refuse)
-
-
 def test_the_dashboard_shows_diverged_trials_as_infeasible_and_the_edge_as_best(study: VariantStudy) -> None:
     for rung, reason in enumerate([None, None, "degraded"]):
         claim = taken(study, rung=rung)
         study.report(claim, 3, 5.5)
         study.finish(claim, outcome(LADDER[rung], reason=reason), reason)
-    detail = served(study)
+    detail = served(study.storage, study)
     assert [trial["values"] for trial in detail["trials"]] == [[0.1], [0.2], [0.0]]
     broken = [any(value > 0 for value in trial["constraints"]) for trial in detail["trials"]]
     assert broken == [False, False, True]
@@ -157,7 +141,7 @@ def test_the_dashboard_opens_on_odd_losses(study: VariantStudy) -> None:
     claim = taken(study)
     study.report(claim, 1, math.nan)
     study.finish(claim, outcome(0.1, reason="non_finite", val_loss=math.nan), "non_finite")
-    assert served(study)["trials"][0]["state"] == "Complete"
+    assert served(study.storage, study)["trials"][0]["state"] == "Complete"
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None])

@@ -228,7 +228,7 @@ class Coordinator:
         """Known once the tracker's store has the run, which may be late or never."""
         if run.run_id is None and run_id is not None:
             run.run_id = run_id
-            self.studies[run.variant.name].note(run.claim, "run_id", run_id)
+            self.studies[run.variant.name].track(run.claim, run_id)
 
     def _finish(self, run: Running, outcome: Outcome) -> None:
         name = run.variant.name

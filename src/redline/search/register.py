@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from omegaconf import OmegaConf
 from optuna.storages import BaseStorage
 
 from redline.errors import UserError
@@ -56,6 +57,7 @@ def open_studies(
             "seeds": seeds,
             "precision": precision[variant.name],
             "max_steps": variant.cfg.trainer.max_steps,
+            "mlflow_ui": OmegaConf.select(variant.cfg, "search.mlflow_ui"),
         }
         studies[variant.name] = VariantStudy(
             storage, f"{name}/{variant.name}", ladder, facts, first_seed=variant.cfg.seed

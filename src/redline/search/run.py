@@ -70,17 +70,10 @@ def run_search(
     result = {"search": name, "ladder": ladder, "seeds": settings.seeds, "variants": entries}
     show_result(console, result, settings.directory, publishing.reference)
     for variant, entry in entries.items():
-        studies[variant].study.set_user_attr("result", entry)
+        studies[variant].answer(entry)
     for study in studies.values():
         study.study.set_user_attr("finished", True)
-    publish(
-        publishing,
-        pool,
-        name,
-        settings.directory,
-        OmegaConf.select(tracker, "mlflow.tracking_uri"),
-        display.say,
-    )
+    publish(publishing, pool, name, settings.directory, tracking_uri, display.say)
     return result
 
 

@@ -13,12 +13,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from redline.search.notes import in_words, study_note, trial_note, write_note
 from redline.search.owner import Owner
 from redline.search.verdicts import Point
 from redline.stability import Outcome
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
-_CONSTRAINTS = "constraints"
+CONSTRAINTS = "constraints"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,11 @@ class VariantStudy:
         with suppress(UpdateFinishedTrialError):
             self.storage.set_trial_user_attr(claim.trial_id, key, value)
 
+    def track(self, claim: Claim, run_id: str) -> None:
+        """Name the tracker's run of a trial, with a link to it."""
+        self.note(claim, "run_id", run_id)
+        self._describe(claim.trial_id, claim.point, run_id)
+
     def finish(self, claim: Claim, outcome: Outcome, reason: str | None) -> bool:
         """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
 
@@ -150,7 +156,8 @@ class VariantStudy:
                 ("step", outcome.step),
             ):
                 self.storage.set_trial_user_attr(claim.trial_id, key, value)
-            self.storage.set_trial_system_attr(claim.trial_id, _CONSTRAINTS, [1.0 if reason else -1.0])
+            self.storage.set_trial_system_attr(claim.trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
+            self._describe(claim.trial_id, claim.point, outcome.run_id, in_words(reason, outcome.step))
             self.study.tell(claim.number, 0.0 if reason else outcome.lr)
         except UpdateFinishedTrialError:
             return False
@@ -173,8 +180,33 @@ class VariantStudy:
     def set_late_verdicts(self, verdicts: Mapping[int, str]) -> None:
         """Verdicts that rule 5 changed after their trial had finished; Optuna closes finished trials."""
         text = {str(number): reason for number, reason in verdicts.items()}
-        if self.study.user_attrs.get("late_verdicts", {}) != text:
-            self.study.set_user_attr("late_verdicts", text)
+        known = self.study.user_attrs.get("late_verdicts", {})
+        if known == text:
+            return
+        trials = self.trials()
+        for number in verdicts.keys() - {int(number) for number in known}:
+            trial, outcome = trials[number], Outcome(**trials[number].user_attrs["outcome"])
+            verdict = in_words(verdicts[number], outcome.step, late=True)
+            self._describe(trial._trial_id, self.point_of(trial), outcome.run_id, verdict)
+        self.study.set_user_attr("late_verdicts", text)
+
+    def answer(self, entry: Mapping[str, Any]) -> None:
+        """Store the variant's entry of `result.json`, and say it in the study's note."""
+        self.study.set_user_attr("result", entry)
+        trials, late = self.trials(), self.study.user_attrs.get("late_verdicts", {})
+        turned = {int(number): (trials[int(number)].params["lr"], rule) for number, rule in late.items()}
+        write_note(self.storage, self.study._study_id, None, study_note(entry, turned))
+
+    def _describe(self, trial_id: int, point: Point, run_id: str | None, verdict: str | None = None) -> None:
+        ui = self.facts.get("mlflow_ui")
+        note = trial_note(
+            self.facts.get("variant", self.name),
+            self.ladder[point.rung],
+            self.first_seed + point.seed,
+            f"{ui.rstrip('/')}/#/runs/{run_id}" if ui and run_id else None,
+            verdict,
+        )
+        write_note(self.storage, self.study._study_id, trial_id, note)
 
     def point_of(self, trial: FrozenTrial) -> Point:
         return Point(self.ladder.index(trial.params["lr"]), trial.params["seed"] - self.first_seed)

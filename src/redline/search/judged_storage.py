@@ -1,0 +1,67 @@
+"""Trials as a search judges them now, for Optuna's dashboard: Optuna closes a trial when it ends."""
+
+from collections.abc import Container
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from redline.database import connect_arguments, with_driver
+from redline.errors import UserError
+from redline.search.study import CONSTRAINTS
+
+
+class JudgedStorage(RDBStorage):
+    """Changes what is read, never what is stored.
+
+    A trial that rule 5 turned after its end reads as diverged, and once a variant has its answer, so does
+    one that is stable above the edge (by luck, or outvoted by the other seeds): the best trial is
+    the largest stable learning rate.
+    """
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        facts = self.get_study_user_attrs(study_id)
+        late = facts.get("late_verdicts", {})
+        edge = (facts.get("result") or {}).get("first_diverged_lr")
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        for trial in trials:
+            if trial.state != TrialState.COMPLETE:
+                continue
+            if str(trial.number) in late:
+                trial.user_attrs |= {"verdict": "diverged", "reason": late[str(trial.number)]}
+            elif edge is None or trial.params["lr"] < edge:
+                continue
+            trial.values = [0.0]
+            trial.system_attrs = {**trial.system_attrs, CONSTRAINTS: [1.0]}
+        return trials
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """The first of the largest value. Raises ValueError where no trial is finished."""
+        trials = self.get_all_trials(study_id, states=(TrialState.COMPLETE,))
+        if not trials:
+            raise ValueError("no trial is finished")
+        return max(trials, key=lambda trial: trial.values[0])
+
+
+def open_judged(url: str) -> JudgedStorage:
+    """The storage at ``url``. Raises UserError where there is none with a search."""
+    try:
+        parsed = make_url(with_driver(url))
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+            raise UserError(f"storage={url}: no such file; allowed: the storage of a search that has begun")
+        return JudgedStorage(
+            parsed.render_as_string(hide_password=False),
+            {"connect_args": connect_arguments(parsed), "pool_pre_ping": True},
+            skip_table_creation=True,
+        )
+    # Not in its own words: a driver's may hold the password.
+    except (ArgumentError, SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+        raise UserError(
+            f"storage: does not open ({type(error).__name__}); "
+            "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE of a search that has begun"
+        ) from error
