@@ -1,16 +1,19 @@
-"""What the tests share: one thread each, configurations composed by Hydra, a PostgreSQL server."""
+"""What the tests share: one thread each, composed configurations, a finished search, a PostgreSQL server."""
 
 import copy
 import functools
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from command_helpers import Answer, Finished, train
 from postgresql_server import PostgreSQL, installed
 from redline.config import register
 
@@ -30,6 +33,40 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
 def composed() -> Callable[..., DictConfig]:
     """Overrides as on the command line -> the configuration, the caller's own to change."""
     return lambda *overrides: copy.deepcopy(_compose(overrides))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all of pytest's workers, and for this session alone."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def smoke(shared: Path) -> list[str]:
+    """A search that gives the same numbers whenever it is run; the tokens are made once."""
+    return [
+        "-m",
+        "experiment=smoke",
+        "norm=baseline,qk",
+        "trainer.accelerator=cpu",
+        "trainer.precision=fp32",
+        "hydra.sweeper.workers=2",
+        "hydra.sweeper.report_patience=null",
+        f"data.cache_dir={shared / 'tokens'}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished(shared: Path, smoke: list[str]) -> Finished:
+    """That search, undisturbed and with its report, run by whichever worker comes first."""
+    cwd, answer = shared / "finished", shared / "finished.json"
+    with FileLock(shared / "finished.lock"):
+        if not answer.exists():
+            cwd.mkdir()
+            done = train(*smoke, "hydra.sweeper.report_patience=300", cwd=cwd)
+            answer.write_text(json.dumps(vars(done)))
+    return Finished(cwd, Answer(**json.loads(answer.read_text())))
 
 
 @pytest.fixture(scope="session")

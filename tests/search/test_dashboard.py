@@ -87,6 +87,10 @@ def test_the_best_trial_is_the_answer_where_a_rate_above_it_is_stable_again(
     assert infeasible(detail) == [False, False, True, True]
 
 
+def test_the_dashboard_names_what_it_draws(study: VariantStudy) -> None:
+    assert served(study.storage, study)["objective_names"] == ["stable learning rate"]
+
+
 def test_the_dashboard_opens_on_a_study_without_a_stable_or_without_a_finished_trial(
     study: VariantStudy, url: str
 ) -> None:

@@ -20,6 +20,9 @@ from redline.stability import Outcome
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
 CONSTRAINTS = "constraints"
+# What a trial's value is, where `Study.set_metric_names` would put it (and warn that it is experimental).
+_METRIC_NAMES = "study:metric_names"
+_VALUE = "stable learning rate"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class VariantStudy:
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
+        storage.set_study_system_attr(self.study._study_id, _METRIC_NAMES, [_VALUE])
         known = self.study.user_attrs
         for key, value in facts.items():
             if key not in known:

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import optuna
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "src" / "train.py"
 
 

@@ -1,0 +1,73 @@
+"""Pages, each opened and waited for until it has drawn what one looks at it for."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from chromium import Browser
+
+# How many of plotly's curves are drawn, with more to them than a point.
+_CURVES = """
+    const paths = [...document.querySelectorAll("path.js-line")];
+    return paths.filter(path => path.getAttribute("d").includes("L")).length;
+"""
+_PICTURES = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+_LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"  # milliseconds
+
+
+def show_charts(browser: Browser, address: str, experiment: str, metrics: str) -> None:
+    """MLflow: a search's runs, a chart for each metric whose name holds ``metrics``."""
+    # Unless it is told otherwise the UI opens on its pages for language models in use.
+    view = "workflowType=machine_learning&compareRunsMode=CHART"
+    browser.open(f"{address}/#/experiments/{experiment}/runs?{view}")
+    browser.until("the charts", lambda: browser.run(_CURVES))
+    _close_assistant(browser)
+    browser.type("//input[@placeholder='Search metric charts']", metrics)
+    browser.shows("layer_00")
+    browser.until("curves", lambda: browser.run(_CURVES))
+
+
+def show_comparison(
+    browser: Browser, address: str, experiment: str, runs: Sequence[str], metrics: Sequence[str]
+) -> None:
+    """MLflow: two runs' curves in one picture, where a metric on the page behind `Compare` leads."""
+    asked = {
+        "runs": list(runs),
+        "metric": metrics[0],
+        "experiments": [experiment],
+        "plot_metric_keys": list(metrics),
+        "plot_layout": {},
+        "deselected_curves": [],
+        "last_linear_y_axis_range": [],
+    }
+    words = "&".join(f"{key}={quote(json.dumps(value))}" for key, value in asked.items())
+    axes = "x_axis=step&y_axis_scale=linear&line_smoothness=1&show_point=false"
+    browser.open(f"{address}/#/metric?{words}&{axes}")
+    browser.until("curves", lambda: browser.run(_CURVES) >= len(runs) * len(metrics))
+    _close_assistant(browser)
+
+
+def show_study(browser: Browser, address: str, study: int) -> None:
+    """Optuna's dashboard: a variant, with its best trial and its loss curves."""
+    browser.open(f"{address}/dashboard/studies/{study}")
+    browser.shows("Best Trial", "Timeline", "Intermediate values")
+    browser.until("curves", lambda: browser.run(_CURVES))
+
+
+def show_trial(browser: Browser, address: str, study: int, number: int) -> None:
+    """Optuna's dashboard: a trial, with its note."""
+    browser.open(f"{address}/dashboard/studies/{study}/trials?numbers={number}")
+    browser.shows(f"Trial {number} (", "Note")
+
+
+def show_report(browser: Browser, path: Path) -> float:
+    """The report, opened as a file; gives how many seconds that took, pictures included."""
+    browser.open(path.as_uri())
+    browser.until("its pictures", lambda: browser.run(_PICTURES))
+    return browser.until("its end", lambda: browser.run(_LOADED)) / 1000
+
+
+def _close_assistant(browser: Browser) -> None:
+    """A panel that covers a quarter of the window, until it is closed for the first time."""
+    browser.click_if_there("//button[@data-component-id='mlflow.assistant.chat_panel.close']")

@@ -1,0 +1,134 @@
+"""What a person sees: MLflow's UI, Optuna's dashboard and the report, in a real browser, on a real search."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from chromium import Browser
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from pages import show_charts, show_comparison, show_report, show_study, show_trial
+
+from command_helpers import Finished, completed, result, studies
+
+# One worker for all: the servers and the browser take seconds to start.
+pytestmark = pytest.mark.xdist_group("browser")
+
+Screenshot = Callable[[str], None]
+
+
+@pytest.fixture(autouse=True)
+def _a_fresh_console(browser: Browser) -> Iterator[None]:
+    browser.errors(), browser.hosts()
+    yield
+    browser.open("about:blank")
+
+
+@pytest.fixture(scope="session")
+def search(finished: Finished) -> str:
+    return finished.answer.name
+
+
+@pytest.fixture(scope="session")
+def runs(mlruns: Path, search: str) -> list[Run]:
+    """Of the search's trials, in order of LR."""
+    client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(search)
+    assert experiment is not None
+    found = [run for run in client.search_runs([experiment.experiment_id]) if "trial" in run.data.tags]
+    return sorted(found, key=lambda run: float(run.data.tags["lr"]))
+
+
+@pytest.fixture(scope="session")
+def study(mlruns: Path, search: str) -> optuna.Study:
+    """Of a variant, with a diverged trial."""
+    return studies(mlruns.parent, search)["baseline"]
+
+
+def test_mlflow_compares_two_runs_norm_curves(
+    browser: Browser, mlflow_ui: str, runs: list[Run], screenshot: Screenshot
+) -> None:
+    two = [run for run in runs if run.data.tags["norm"] == "baseline"][:2]
+    layers = sorted(key for key in two[0].data.metrics if re.fullmatch(r"norm/qkv/layer_\d\d", key))
+    assert len(layers) == 2
+    experiment = two[0].info.experiment_id
+    show_comparison(browser, mlflow_ui, experiment, [run.info.run_id for run in two], layers)
+    screenshot("mlflow-comparison")
+    for run in two:
+        for layer in layers:
+            assert f"{run.info.run_name} ({layer})" in browser.text()
+            assert f"{run.data.metrics[layer]}" in browser.text()  # the latest value
+    assert browser.errors() == []
+    assert browser.hosts() <= {"localhost", "data:"}
+
+
+def test_mlflow_shows_a_searchs_norm_curves_with_no_setting(
+    browser: Browser, mlflow_ui: str, runs: list[Run], screenshot: Screenshot
+) -> None:
+    show_charts(browser, mlflow_ui, runs[0].info.experiment_id, "norm/qkv")
+    screenshot("mlflow-charts")
+    browser.shows("norm/qkv", "layer_01", *{run.info.run_name for run in runs})
+    assert browser.errors() == []
+    assert browser.hosts() <= {"localhost", "data:"}
+
+
+def test_the_dashboard_names_the_answer_and_greys_what_diverged(
+    browser: Browser, dashboard: str, study: optuna.Study, finished: Finished, screenshot: Screenshot
+) -> None:
+    answer = result(finished.cwd, finished.answer.name)["variants"]["baseline"]
+    show_study(browser, dashboard, study._study_id)
+    browser.shows("Infeasible")
+    screenshot("dashboard-study")
+    edge = next(
+        trial.number
+        for trial in completed(study)
+        if trial.params["lr"] == answer["max_stable_lr"] and trial.user_attrs["verdict"] == "stable"
+    )
+    lines = [line for line in browser.text().splitlines() if line]
+    best = lines.index(f"Best Trial (number={edge})")
+    assert lines[best + 1] == f"{answer['max_stable_lr']:g}"
+    above = [trial.number for trial in completed(study) if trial.params["lr"] >= answer["first_diverged_lr"]]
+    for trial in completed(study):
+        # In the legend of the loss curves.
+        mark = " (infeasible)" if trial.number in above else " "
+        assert f"trial #{trial.number}{mark}" in browser.text()
+    assert browser.errors() == []
+    assert browser.hosts() <= {"localhost", "data:"}
+
+
+def test_a_trials_note_links_to_its_run_in_mlflow(
+    browser: Browser, dashboard: str, mlflow_ui: str, study: optuna.Study, screenshot: Screenshot
+) -> None:
+    trial = next(trial for trial in completed(study) if trial.user_attrs["verdict"] == "diverged")
+    run_id = trial.user_attrs["run_id"]
+    show_trial(browser, dashboard, study._study_id, trial.number)
+    browser.shows(f"baseline, lr {trial.params['lr']:g}, seed 0", f"diverged by {trial.user_attrs['reason']}")
+    screenshot("dashboard-trial")
+    link = browser.find("//a[contains(., 'MLflow')]").get_attribute("href")
+    assert link == f"http://localhost:5000/#/runs/{run_id}"
+    # This test's server is on another port.
+    browser.open(link.replace("http://localhost:5000", mlflow_ui))
+    browser.shows(f"baseline lr={trial.params['lr']:g} seed=0", "norm/qkv/layer_00")
+    assert browser.errors() == []
+
+
+def test_the_report_opens_at_once_without_a_network(
+    browser: Browser, mlruns: Path, search: str, tmp_path: Path, screenshot: Screenshot
+) -> None:
+    report = pytest.importorskip("redline.report", reason="this version has no report")
+    found = report.load_search(
+        search,
+        storage=f"sqlite:///{mlruns / 'optuna.db'}",
+        tracking_uri=f"sqlite:///{mlruns / 'mlflow.db'}",
+        searches=mlruns / "searches",
+    )
+    seconds = show_report(browser, report.write_report(found, tmp_path))
+    screenshot("report")
+    assert seconds < 2
+    browser.shows(search, "baseline", "qk", "degraded")
+    assert browser.run("return document.images.length") >= 4
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.errors() == []
+    assert browser.hosts() <= {"file:", "data:"}
