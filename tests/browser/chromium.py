@@ -23,7 +23,7 @@ _KNOWN = {
     # MLflow's UI asks who is logged in, also of a server that has no users; there is no setting for it.
     "/ajax-api/2.0/mlflow/users/current - Failed to load resource: "
     "the server responded with a status of 404 (Not Found)",
-    # MLflow's UI reports what a browser says where a chart's size changes as it is drawn: drawn a frame later.
+    # MLflow's UI reports what a browser says where a chart's size changes as it is drawn.
     'null "ResizeObserver loop completed with undelivered notifications."',
 }
 

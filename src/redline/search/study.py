@@ -62,7 +62,8 @@ class VariantStudy:
         self.study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        storage.set_study_system_attr(self.study._study_id, _METRIC_NAMES, [_VALUE])
+        if _METRIC_NAMES not in storage.get_study_system_attrs(self.study._study_id):
+            storage.set_study_system_attr(self.study._study_id, _METRIC_NAMES, [_VALUE])
         known = self.study.user_attrs
         for key, value in facts.items():
             if key not in known:
