@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna_dashboard
@@ -97,6 +98,19 @@ def test_the_dashboard_opens_on_a_study_without_a_stable_or_without_a_finished_t
     assert served(open_judged(url), study)["best_trials"] == []
     ended(study, "blow_up")
     assert infeasible(served(open_judged(url), study)) == [True]
+
+
+def test_a_trial_that_ended_before_mlflow_had_its_run_is_linked_later(study: VariantStudy) -> None:
+    for rung, key in enumerate(("known later", "never known")):
+        claim = study.claim(Point(rung, 0), Owner.here())
+        assert claim is not None
+        study.finish(claim, replace(outcome(LADDER[rung]), run_key=key), None)
+    study.set_late_verdicts({0: "degraded"})
+    study.link({"known later": "abc", "another search's": "def"})
+    later, never = (trial["note"]["body"] for trial in served(study.storage, study)["trials"])
+    assert "(http://tracking:5000/#/runs/abc)" in later
+    assert "**diverged** by `degraded`: it ended stable" in later
+    assert "/#/runs/" not in never
 
 
 def test_a_trials_note_links_to_its_run_while_it_runs_and_names_its_verdict_when_it_has_ended(

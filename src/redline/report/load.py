@@ -114,7 +114,7 @@ def _read_result(path: Path) -> Mapping[str, Any]:
 def _variant(storage: BaseStorage, summary: Any, result: Mapping[str, Any], curves: Curves) -> Variant:
     facts = summary.user_attrs
     trials = storage.get_all_trials(summary._study_id, deepcopy=False)
-    runs = _runs(trials, facts.get("late_verdicts", {}), curves)
+    runs = _runs(facts["search"], trials, facts.get("late_verdicts", {}), curves)
     # Where another machine ended the search, its result is in the storage alone.
     entry = result.get(facts["variant"], facts.get("result") if facts.get("finished") else None)
     if entry is None:
@@ -135,18 +135,20 @@ def _variant(storage: BaseStorage, summary: Any, result: Mapping[str, Any], curv
 _RANK = {TrialState.COMPLETE: 0, TrialState.RUNNING: 1, TrialState.FAIL: 2}
 
 
-def _runs(trials: Sequence[FrozenTrial], late: Mapping[str, str], curves: Curves) -> tuple[Run, ...]:
+def _runs(
+    search: str, trials: Sequence[FrozenTrial], late: Mapping[str, str], curves: Curves
+) -> tuple[Run, ...]:
     """One run a point: a finished trial before a running one before a crash, and the first of each."""
     shown = [trial for trial in trials if trial.state in _RANK]
     chosen: dict[tuple[float, int], Run] = {}
     for trial in sorted(shown, key=lambda trial: (_RANK[trial.state], trial.number)):
         if trial.state != TrialState.FAIL or trial.user_attrs.get("failure") == "crash":
             point = (trial.params["lr"], trial.params["seed"])
-            chosen.setdefault(point, _run(trial, late.get(str(trial.number)), curves))
+            chosen.setdefault(point, _run(search, trial, late.get(str(trial.number)), curves))
     return tuple(chosen[point] for point in sorted(chosen))
 
 
-def _run(trial: FrozenTrial, late: str | None, curves: Curves) -> Run:
+def _run(search: str, trial: FrozenTrial, late: str | None, curves: Curves) -> Run:
     ended = Outcome(**trial.user_attrs["outcome"]) if trial.state == TrialState.COMPLETE else None
     reported = trial.intermediate_values
     last = max(reported, default=None)
@@ -182,7 +184,7 @@ def _run(trial: FrozenTrial, late: str | None, curves: Curves) -> Run:
         val_perplexity=ended.val_perplexity,
         initial_loss=ended.initial_loss,
         seconds=ended.seconds,
-        run_id=ended.run_id,
+        run_id=ended.run_id or (ended.run_key and curves.run_id(search, ended.run_key)),
         **common,
     )
 

@@ -44,6 +44,9 @@ class NoCurves:
     def __init__(self, trouble: str) -> None:
         self.trouble: str | None = trouble
 
+    def run_id(self, search: str, run_key: str) -> str | None:
+        return None
+
     def metrics(self, run_id: str) -> frozenset[str]:
         return frozenset()
 
@@ -63,8 +66,13 @@ class MLflowCurves:
         self.trouble: str | None = None
         self._tracking_uri = with_driver(tracking_uri)
         self._client: MlflowClient | None = None
+        self._run_ids = cache(self._ask_for_run_ids)
         self._run = cache(self._ask_for_run)
         self._history = cache(self._ask_for_history)
+
+    def run_id(self, search: str, run_key: str) -> str | None:
+        """Of a run that had ended before MLflow had it: found by its tag."""
+        return self._run_ids(search).get(run_key)
 
     def metrics(self, run_id: str) -> frozenset[str]:
         run = self._run(run_id)
@@ -76,6 +84,11 @@ class MLflowCurves:
     def parameters(self, run_id: str) -> Mapping[str, str]:
         run = self._run(run_id)
         return {} if run is None else run.data.params
+
+    def _ask_for_run_ids(self, search: str) -> dict[str, str]:
+        nothing: list[Run] = []
+        runs = self._ask(lambda client: _all_runs(client, search), nothing)
+        return {run.data.tags["run_key"]: run.info.run_id for run in runs if "run_key" in run.data.tags}
 
     def _ask_for_run(self, run_id: str) -> "Run | None":
         return self._ask(lambda client: client.get_run(run_id), None)
@@ -105,6 +118,18 @@ class MLflowCurves:
 
             self._client = MlflowClient(self._tracking_uri)
         return self._client
+
+
+def _all_runs(client: "MlflowClient", search: str) -> "list[Run]":
+    found = client.get_experiment_by_name(search)
+    if found is None:
+        return []
+    page = client.search_runs([found.experiment_id])
+    runs = list(page)
+    while page.token:
+        page = client.search_runs([found.experiment_id], page_token=page.token)
+        runs += page
+    return runs
 
 
 def _unclipped(value: float) -> float:

@@ -102,6 +102,11 @@ class Coordinator:
                     late[outcome.run_key] = reason
         return late
 
+    def link_runs(self, run_ids: Mapping[str, str]) -> None:
+        """Run's key -> MLflow's id, which trials may have ended too soon to know."""
+        for study in self.studies.values():
+            study.link(run_ids)
+
     def _loop(self) -> None:
         while True:
             looks = self._look_at_all()

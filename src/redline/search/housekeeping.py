@@ -51,7 +51,7 @@ class Housekeeping:
                 "experiment": coordinator.settings.name,
                 "verdicts": coordinator.late_verdicts(),
             }
-            self._run("tidy", payload)
+            coordinator.link_runs(self._run("tidy", payload)["run_ids"])
 
     def _hear(self, message: dict[str, Any]) -> None:
         self.display.say(message["doing"])

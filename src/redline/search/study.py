@@ -195,6 +195,22 @@ class VariantStudy:
             self._describe(trial._trial_id, self.point_of(trial), outcome.run_id, verdict)
         self.study.set_user_attr("late_verdicts", text)
 
+    def link(self, run_ids: Mapping[str, str]) -> None:
+        """Link the trials whose run MLflow did not have by their end.
+
+        ``run_ids``: run's key -> MLflow's id.
+        """
+        late = self.study.user_attrs.get("late_verdicts", {})
+        for trial in self.trials():
+            if trial.state != TrialState.COMPLETE:
+                continue
+            outcome, turned = Outcome(**trial.user_attrs["outcome"]), late.get(str(trial.number))
+            run_id = None if outcome.run_key is None else run_ids.get(outcome.run_key)
+            if outcome.run_id is None and run_id is not None:
+                reason = turned or trial.user_attrs["reason"]
+                verdict = in_words(reason, outcome.step, late=turned is not None)
+                self._describe(trial._trial_id, self.point_of(trial), run_id, verdict)
+
     def answer(self, entry: Mapping[str, Any]) -> None:
         """Store the variant's entry of `result.json`, and say it in the study's note."""
         self.study.set_user_attr("result", entry)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from redline.training.outbox.delivery import Delivery
 from redline.training.outbox.spool import Outbox, Parcel, State, waiting_text, without_password
@@ -110,13 +111,23 @@ class Sender:
             spool.append("tags", values=dict(tags))
             spool.close()
 
+    def run_ids(self, experiment: str) -> dict[str, str]:
+        """Run's key -> MLflow's id; empty where the store does not answer."""
+        try:
+            return {
+                run.data.tags[RUN_KEY]: run.info.run_id
+                for run in _all_runs(self.client(), experiment)
+                if RUN_KEY in run.data.tags
+            }
+        except Exception as error:  # noqa: BLE001  # as in `step`
+            self.trouble = in_one_line(error)
+            return {}
+
     def end_forgotten(self, experiment: str) -> None:
         """Mark as KILLED what claims to run, of an experiment of which nothing runs: its machine is gone."""
         try:
-            found = self.client().get_experiment_by_name(experiment)
-            if found is not None:
-                for run in self.client().search_runs([found.experiment_id], "attributes.status = 'RUNNING'"):
-                    self.client().set_terminated(run.info.run_id, "KILLED")
+            for run in _all_runs(self.client(), experiment, "attributes.status = 'RUNNING'"):
+                self.client().set_terminated(run.info.run_id, "KILLED")
         # As in `step`; whoever tidies up next finds them too.
         except Exception as error:  # noqa: BLE001
             self.trouble = in_one_line(error)
@@ -192,6 +203,18 @@ class Sender:
             [experiment], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"]
         )
         return [run.info.run_id for run in found]
+
+
+def _all_runs(client: MlflowClient, experiment: str, where: str = "") -> list[Run]:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    page = client.search_runs([found.experiment_id], where)
+    runs = list(page)
+    while page.token:
+        page = client.search_runs([found.experiment_id], where, page_token=page.token)
+        runs += page
+    return runs
 
 
 def in_one_line(error: Exception) -> str:
