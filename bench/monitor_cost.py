@@ -1,8 +1,8 @@
 """What the taps cost a training step: the default monitor at its own cadence, and on every step, over none.
 
 The same runs, without a tracker, by turns in one session; a figure is the median over rounds of the ratio of
-two turns of the same round, each as long as two readings of the default cadence. `monitor=full` and the
-default taps on steps that are not read are shown beside it and have no bar.
+two turns of the same round, each as long as two readings of the default cadence. `monitor=full`, and the
+default taps on steps that are not read, are shown beside it and have no bar.
 """
 
 import statistics

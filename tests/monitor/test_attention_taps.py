@@ -88,12 +88,12 @@ def test_no_more_queries_than_allowed_and_the_last_token_among_them(queries, seq
     on_logits(tap, model, queries, sequences, lambda layer, _, *seen: came.update({layer: seen}))
     whole = heard(twin(model))
     step(model, [tap])
-    for layer, (logit_NHST, future_ST) in came.items():
+    for layer, (logit_NHST, mask_ST) in came.items():
         N, heads, S, tokens = logit_NHST.shape
         assert shape == (N, S)
         assert queries >= N * S
         assert (heads, tokens) == (H, T)
-        sees = (~future_ST).sum(-1)
+        sees = (mask_ST == 0).sum(-1)
         assert sees[-1] == T, "the last token sees all"
         assert len(set(sees.tolist())) == S
         # Each is a row of the whole.

@@ -24,6 +24,7 @@ def changed(key, value):
             "[qkv, fc3]",
             "taps.output_norm.sites=fc3: allowed: qkv, proj, fc1, fc2, q",
         ),
+        ("taps.residual.sites", "[]", r"taps.residual.sites=\[\]: allowed: some of qkv, proj"),
         ("taps.output_norm.statistics", "[max]", "taps.output_norm.statistics=max: allowed: norm, rms"),
         ("taps.weight_norm.sites", "[q]", "taps.weight_norm.sites=q: allowed: qkv, proj, fc1, fc2"),
         ("taps.max_logit.queries", "0", "taps.max_logit.queries=0: allowed: 1 or more"),

@@ -1,7 +1,5 @@
 """How large attention logits become: past 1e4 every run of Wortsman et al. (2023) diverged."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -25,8 +23,8 @@ class MaxLogit(Tap):
     def attach(self, model: Transformer) -> None:
         on_logits(self, model, self.queries, self.sequences, self._see)
 
-    def _see(self, layer: int, inner: ScaledDotProduct, logit_NHST: Tensor, future_ST: Tensor) -> None:
-        self.seen[layer] = logit_NHST.masked_fill(future_ST, -math.inf).amax((0, 2, 3))
+    def _see(self, layer: int, inner: ScaledDotProduct, logit_NHST: Tensor, mask_ST: Tensor) -> None:
+        self.seen[layer] = (logit_NHST + mask_ST).amax((0, 2, 3))
 
     def after_update(self, step: Step) -> None:
         max_LH = torch.stack(list(self.seen.values()))

@@ -9,18 +9,9 @@ from torch import Tensor
 from redline.errors import UserError
 from redline.model import Transformer
 from redline.monitor.sites import ACTIVATIONS, checked, on_activations
-from redline.monitor.tap import Tap
+from redline.monitor.tap import Step, Tap
 
-
-def _mean_norm(norm_BT: Tensor, channels: int) -> Tensor:
-    return norm_BT.mean()
-
-
-def _rms(norm_BT: Tensor, channels: int) -> Tensor:
-    return torch.linalg.vector_norm(norm_BT) / math.sqrt(norm_BT.numel() * channels)
-
-
-_STATISTICS = {"norm": _mean_norm, "rms": _rms}
+_STATISTICS = ("norm", "rms")
 
 
 class OutputNorm(Tap):
@@ -38,12 +29,23 @@ class OutputNorm(Tap):
             if statistic not in _STATISTICS:
                 raise UserError(f"statistics={statistic}: allowed: {', '.join(_STATISTICS)}")
         self.statistics = list(statistics)
+        self.norms: dict[str, Tensor] = {}  # (B,T) each
+        self.channels: dict[str, int] = {}
 
     def attach(self, model: Transformer) -> None:
         on_activations(self, model, self.sites, self._see)
 
     def _see(self, name: str, x_BTC: Tensor) -> None:
-        # Both statistics come from one pass over the activations.
-        norm_BT = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32)
-        for statistic in self.statistics:
-            self.values[f"{statistic}/{name}"] = _STATISTICS[statistic](norm_BT, x_BTC.shape[-1])
+        self.channels[name] = x_BTC.shape[-1]
+        self.norms[name] = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32)
+
+    def after_update(self, step: Step) -> None:
+        """Both statistics of all sites from the tokens' norms: one pass over the activations, few calls."""
+        names, norm_NBT = list(self.norms), torch.stack(list(self.norms.values()))
+        if "norm" in self.statistics:
+            for name, mean in zip(names, norm_NBT.mean((1, 2)), strict=True):
+                self.values[f"norm/{name}"] = mean
+        if "rms" in self.statistics:
+            for name, total in zip(names, torch.linalg.vector_norm(norm_NBT, dim=(1, 2)), strict=True):
+                self.values[f"rms/{name}"] = total / math.sqrt(norm_NBT[0].numel() * self.channels[name])
+        self.norms.clear()

@@ -15,6 +15,8 @@ ACTIVATIONS = (*LINEARS, *_QKV_PARTS, "block_in", "residual")
 
 def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
     """The sites as a list. Raises UserError for an unknown one; whoever builds the tap says of which key."""
+    if not sites:
+        raise UserError(f"sites=[]: allowed: some of {', '.join(allowed)}")
     for site in sites:
         if site not in allowed:
             raise UserError(f"sites={site}: allowed: {', '.join(allowed)}")
