@@ -67,6 +67,7 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 	$(PY) bench/search_replay.py
 	$(PY) bench/search_idle.py
 	$(PY) bench/worker_scaling.py
+	$(PY) bench/report_speed.py
 
 # SQLAlchemy's own driver for postgresql:// is psycopg2; ours is psycopg 3.
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE

@@ -114,6 +114,25 @@ def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(
         assert run.data.params["lr"] == str(point[1])
 
 
+def test_its_report_is_written_and_kept_in_a_summary_run(finished: Finished) -> None:
+    name = finished.answer.name
+    page = finished.cwd / "mlruns" / "searches" / name / "report" / "report.html"
+    assert f"report: {page}" in finished.answer.stdout
+    found = result(finished.cwd, name)["variants"]
+    text = page.read_text()
+    for entry in found.values():
+        assert f">{entry['max_stable_lr']:g}</td>" in text
+        assert f">{entry['val_perplexity']:.2f}</td>" in text
+    client = MlflowClient(f"sqlite:///{finished.cwd / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    [summary] = client.search_runs([experiment.experiment_id], "tags.summary = 'true'")
+    for variant, entry in found.items():
+        assert summary.data.metrics[f"max_stable_lr/{variant}"] == entry["max_stable_lr"]
+    kept = {file.path for file in client.list_artifacts(summary.info.run_id)}
+    assert {"report.html", "result.json", "loss_against_lr.png", "norm_curves_00_baseline.png"} <= kept
+
+
 def test_another_question_under_a_used_name_is_refused(finished: Finished, smoke: list[str]) -> None:
     name = finished.answer.name
     refused = train(*smoke, f"search.name={name}", "lr=0.1,0.3", cwd=finished.cwd)

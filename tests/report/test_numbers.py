@@ -132,6 +132,8 @@ def test_a_runs_marker_is_at_its_loss_or_in_the_band_above(full: Search) -> None
     above = {(lr, hollow) for lr, y, hollow in marked if y > INITIAL}
     assert above == {(0.1, True), (0.1, False), (1.0, True)}
     assert all(low < y < high for _, y, _ in marked)
+    line = next(line for line in axes.lines if list(line.get_xdata()) == [0.02, 0.05, 0.1])
+    assert list(line.get_ydata()) == [4.5, (4.25 + 4.375) / 2, INITIAL]  # 9.5 is off the axis
 
 
 def test_pyplot_with_its_global_state_is_not_used() -> None:

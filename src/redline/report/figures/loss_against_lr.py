@@ -21,8 +21,7 @@ def loss_against_lr(search: Search) -> Figure:
     Runs without a validation loss, or with one above the loss at initialisation, are in a band at the top.
     """
     figure, panels = lr_panels(search, "validation loss (nats per token)")
-    means = {variant.name: _means(variant) for variant in search.variants}
-    losses = [loss for its in means.values() for loss in its.values()]
+    losses = [run.val_loss for run in search.runs if run.has_loss and run.val_loss is not None]
     initial = [
         run.initial_loss for run in search.runs if run.initial_loss and math.isfinite(run.initial_loss)
     ]
@@ -30,6 +29,8 @@ def loss_against_lr(search: Search) -> Figure:
     low = min(losses, default=0.0)
     high = max(start if start is not None else max(losses, default=1.0), low + 0.1)
     ceiling = high + 0.02 * (high - low)
+    band = _BAND * (high - low)
+    means = {variant.name: _means(variant, high) for variant in search.variants}
     for axes, variant in zip(panels, search.variants, strict=True):
         for other, its in means.items():
             if other != variant.name:
@@ -39,17 +40,17 @@ def loss_against_lr(search: Search) -> Figure:
             axes.axhline(start, color=TEXT, linewidth=0.8, linestyle=":")
         axes.axhspan(ceiling, ceiling + 2 * (high - low), color="#F4F4F4", linewidth=0)
         for run in variant.finished_runs:
-            _draw(axes, run, ceiling, ceiling + (high - low) * _BAND)
-        _name_reason(axes, variant, ceiling, ceiling + (high - low) * _BAND)
-    panels[0].set_ylim(low - 0.06 * (high - low), ceiling + 2 * (high - low) * _BAND)
+            _draw(axes, run, ceiling, band)
+        _name_reason(axes, variant, ceiling, band)
+    panels[0].set_ylim(low - 0.06 * (high - low), ceiling + 2 * band)
     _explain(figure, several=len(search.variants) > 1, initial=start is not None)
     return figure
 
 
-def _means(variant: Variant) -> dict[float, float]:
-    """LR -> mean over the seeds that have a loss."""
+def _means(variant: Variant, high: float) -> dict[float, float]:
+    """LR -> mean over the seeds that have a loss, each at most ``high``."""
     losses = {
-        lr: [run.val_loss for run in runs if run.has_loss and run.val_loss is not None]
+        lr: [min(run.val_loss, high) for run in runs if run.has_loss and run.val_loss is not None]
         for lr, runs in variant.by_lr().items()
     }
     return {lr: fmean(its) for lr, its in losses.items() if its}
@@ -60,9 +61,10 @@ def _line(axes: Axes, means: dict[float, float], colour: str, width: float) -> N
 
 
 def _height(run: Run, ceiling: float, band: float) -> float:
-    if run.has_loss and run.val_loss is not None and run.val_loss <= ceiling:
-        return run.val_loss
-    return band
+    """Of a run's marker; in the band, those without a loss are above the others."""
+    if not run.has_loss or run.val_loss is None:
+        return ceiling + 1.4 * band
+    return run.val_loss if run.val_loss <= ceiling else ceiling + 0.6 * band
 
 
 def _draw(axes: Axes, run: Run, ceiling: float, band: float) -> None:

@@ -15,6 +15,7 @@ from redline.report.figures.style import (
     TEXT,
     Frame,
     describe,
+    headline,
     log_axis,
     panels,
     plain,
@@ -35,7 +36,7 @@ def norm_curves(search: Search, variant: str) -> Figure:
         raise ValueError(f"{variant}: no output norms were logged")
     sites = [site for site in SITES if any(site in its for _, its in norms)]
     layers = sorted({layer for _, its in norms for curves in its.values() for layer in curves})
-    frame = Frame(left=1.25, right=0.85, bottom=0.5, beside=0.55, between=0.18)
+    frame = Frame(left=1.25, top=0.65, right=0.85, bottom=0.5, beside=0.55, between=0.18)
     figure, grid = panels(len(norms), len(sites), 2.2, 1.7, frame, sharex=True, sharey="col")
     colours = ScalarMappable(Normalize(0, max(layers[-1], 1)), colormaps[SCALE])
     for row, (run, its) in zip(grid, norms, strict=True):
@@ -52,6 +53,7 @@ def norm_curves(search: Search, variant: str) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("step", fontsize=SIZE, color=TEXT)
     _layer_scale(figure, colours)
+    headline(figure, frame, variant)
     return figure
 
 

@@ -10,7 +10,18 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from redline.report.figures.style import DIVERGED, SCALE, SIZE, TEXT, Frame, describe, log_axis, panels, plain
+from redline.report.figures.style import (
+    DIVERGED,
+    SCALE,
+    SIZE,
+    TEXT,
+    Frame,
+    describe,
+    headline,
+    log_axis,
+    panels,
+    plain,
+)
 from redline.report.norms import SITES, output_norms
 from redline.report.search import Curve, Run, Search
 
@@ -27,7 +38,7 @@ def norm_heatmap(search: Search, variant: str) -> Figure:
         raise ValueError(f"{variant}: no output norms were logged")
     sites = [site for site in SITES if any(site in its for _, its in norms)]
     last = max(int(c.steps[-1]) for _, its in norms for layers in its.values() for c in layers.values())
-    frame = Frame(left=1.25, bottom=1.1, beside=0.2, between=0.15)
+    frame = Frame(left=1.25, top=0.65, bottom=1.1, beside=0.2, between=0.15)
     figure, grid = panels(len(norms), len(sites), 2.6, 1.4, frame, sharex=True, sharey=True)
     for index, site in enumerate(sites):
         column = [its.get(site, {}) for _, its in norms]
@@ -43,6 +54,7 @@ def norm_heatmap(search: Search, variant: str) -> Figure:
     for row, (run, _) in zip(grid, norms, strict=True):
         words = plain(describe(run, search.seeds), 22)
         row[0].set_ylabel(f"{words}\n\nlayer", fontsize=SIZE - 0.5, color=DIVERGED if run.reason else TEXT)
+    headline(figure, frame, variant)
     for axes in grid[-1]:
         axes.set_xlabel("step", fontsize=SIZE, color=TEXT)
     return figure

@@ -59,6 +59,13 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
+def headline(figure: Figure, frame: Frame, text: str) -> None:
+    """Above the panels; a frame's ``top`` leaves room for it."""
+    width, height = figure.get_size_inches()
+    place = (frame.left / width, 1 - 0.08 / height)
+    figure.text(*place, plain(text, 100), fontsize=SIZE + 2, fontweight="bold", color=TEXT, va="top")
+
+
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """Below the panels, at the figure's foot."""
     figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=SIZE - 0.5, frameon=False)

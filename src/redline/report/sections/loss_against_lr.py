@@ -9,12 +9,12 @@ from redline.report.search import Search
 ORDER = 20
 
 _READING = (
-    "One marker a run, so several at one LR are seeds; the line joins their means. A flat curve means that "
-    "the LR hardly matters; a rising right end is where pushing harder destroys what a gentler run learns. "
-    "Crosses are diverged runs, with the rule that broke beside the first. Runs in the grey band at the top "
-    "have no validation loss, as they were ended early (hollow), or one above that of the untrained model. "
-    "The small ticks are the ladder's rungs; a bisection runs few of them. Other variants are grey in every "
-    "panel."
+    "One marker a run, so several at one LR are seeds; the line joins their means, each loss capped at that "
+    "of the untrained model. A flat curve means that the LR hardly matters; a rising right end is where "
+    "pushing harder destroys what a gentler run learns. Crosses are diverged runs, with the rule that broke "
+    "beside the first. Runs in the grey band at the top have no validation loss, as they were ended early "
+    "(hollow), or one above that of the untrained model. The small ticks are the ladder's rungs; a bisection "
+    "runs few of them. Other variants are grey in every panel."
 )
 
 
