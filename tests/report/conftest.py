@@ -1,5 +1,4 @@
 import math
-import os
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from redline.report.load import read_search
 from redline.report.stores import Stores
 
 STEPS = list(range(0, 100, 10))
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all of pytest's workers, and for this run alone."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +32,7 @@ def fill(stores: Stores) -> None:
         "baseline": [
             Fake(0, val_loss=4.5, curves=stable),
             Fake(1, val_loss=4.25, curves=stable),
-            Fake(1, 1, val_loss=4.375, curves=stable),
+            Fake(1, 1, val_loss=4.375, curves=stable, sent_late=True),
             Fake(2, val_loss=None, reason="non_finite", curves=burst),
             Fake(2, 1, val_loss=9.5, reason="no_learning", curves=logits),
             Fake(5, val_loss=None, reason="blow_up", curves=logits),

@@ -29,13 +29,16 @@ Curves = Mapping[str, Mapping[int, float]]  # metric -> step -> value
 
 @dataclass(frozen=True)
 class Fake:
-    """A run. ``late``: rule 5 said so after it had finished. ``state``: finished, running or crash."""
+    """A run. ``late``: rule 5 said so after it had finished. ``state``: finished, running or crash.
+    ``sent_late``: MLflow had it only after its end.
+    """
 
     rung: int
     seed: int = 0
     val_loss: float | None = 4.0
     reason: str | None = None
     late: bool = False
+    sent_late: bool = False
     state: str = "finished"
     curves: Curves = field(default_factory=dict)
 
@@ -129,14 +132,20 @@ def _add_trial(study: VariantStudy, fake: Fake, run_id: str | None) -> None:
             val_perplexity=None if fake.val_loss is None else math.exp(fake.val_loss),
             initial_loss=INITIAL,
             train_loss=4.0,
-            run_id=run_id,
+            run_id=None if fake.sent_late else run_id,
+            run_key=_key(fake),
             seconds=2.5,
         )
         study.finish(claim, outcome, outcome.reason)
 
 
+def _key(fake: Fake) -> str:
+    return f"{fake.rung}-{fake.seed}-{id(fake)}"
+
+
 def _track(client: MlflowClient, experiment: Any, search: str, variant: str, fake: Fake) -> str:
     tags = {"search": search, "variant": variant, "seed": str(fake.seed), "lr": f"{LADDER[fake.rung]:g}"}
+    tags["run_key"] = _key(fake)
     run_id = client.create_run(experiment, run_name=variant, tags=tags).info.run_id
     curves = dict(fake.curves)
     if fake.val_loss is not None:

@@ -74,6 +74,11 @@ def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path
     assert not (tmp_path / "none.db").exists()
 
 
+def test_a_run_that_reached_mlflow_after_its_end_has_its_curves(stores: Stores) -> None:
+    late = next(run for run in load(stores).variant("baseline").runs if (run.lr, run.seed) == (0.05, 1))
+    assert len(late.history("norm/qkv/layer_00").steps) > 0
+
+
 def test_a_run_that_mlflow_lacks_does_not_hide_the_others(stores: Stores) -> None:
     search = load(stores)
     assert len(search.curves.history("0" * 32, "val/loss").steps) == 0
