@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import optuna
-from command_helpers import Finished, Started, completed, result, studies, train, trials
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
+from command_helpers import Finished, Started, completed, result, studies, train, trials
 
 KEYS = {
     "max_stable_lr",
