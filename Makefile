@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
-# What to add to the command of `make run`, as in: make run ARGS="hydra.sweeper.seeds=3"
+# What to add to the command of `make run` or `make send`, as in: make run ARGS="hydra.sweeper.seeds=3"
 ARGS ?=
 # How many faults `make faults` lets strike, and from which seed: another one each time unless it is given.
 FAULTS ?= 100
@@ -13,7 +13,7 @@ TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 STORAGE ?= sqlite:///mlruns/optuna.db
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean send
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ dashboard: setup ## Optuna's dashboard on the searches: make dashboard STORAGE=p
 
 report: setup ## one HTML page on a search: make report SEARCH=NAME (default: the latest)
 	$(PY) -m redline.report $(if $(SEARCH),"$(SEARCH)")
+
+send: setup ## send what waits in mlruns/outbox to MLflow: make send ARGS="tracker.mlflow.tracking_uri=…"
+	$(PY) src/send.py $(ARGS)
 
 clean: ## remove the environment and caches; keeps mlruns/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

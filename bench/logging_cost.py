@@ -3,13 +3,14 @@
 Measured twice: directly, as the time inside the tracker's calls over the whole time of a run, and as the
 difference between a run with the tracker and one without, turn by turn. The bar takes the direct one: the
 other is the small difference of two large numbers and moves by more than the bar with whatever else the
-machine does. It stays as a check that nothing is missed, such as work that a call leaves behind.
+machine does. It stays as a check that nothing is missed, such as work that a call leaves behind: here the
+sender's, a process of its own that gives way to training.
 """
 
 from _harness import Contender, Race, arguments, at_most, finish, machine, not_measured, percent, race, spread
 
 BAR = 0.02
-# As many as the tracker writes at once, so that every turn pays for one write.
+# Some seconds of training: the sender's batches fall into every turn.
 STEPS = 50
 
 

@@ -11,8 +11,8 @@ from _harness import ROOT, Cell, Pace
 def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[str] = ()) -> None:
     """``tracker`` names a file of conf/tracker/; the time in its calls is the turn's ``inside``."""
     from redline.config import register
-    from redline.training import trackers
     from redline.training.run import run
+    from redline.training.trackers.mlflow import MLFlowOutboxLogger
 
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -30,6 +30,6 @@ def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[s
                 *overrides,
             ],
         )
-    logger = trackers.BufferedMLFlowLogger
-    logger.log_metrics = pace.timed(logger.log_metrics)
+    for method in ("log_metrics", "log_arrays"):
+        setattr(MLFlowOutboxLogger, method, pace.timed(getattr(MLFlowOutboxLogger, method)))
     run(cfg, Path.cwd() / "run", tags={"norm": "baseline"}, report=lambda progress: pace.step_done())

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -55,8 +56,8 @@ def one_line(error: BaseException) -> str:
     cause = _innermost(error)
     if isinstance(cause, UserError):
         return str(cause)
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        return _unknown_choice(error)
+    if isinstance(error, MissingConfigException) and (options := _options(error)):
+        return _unknown_choice(error.missing_cfg_file or "", options)
     if isinstance(cause, OmegaConfBaseException):
         return _bad_key(cause)
     return " ".join(str(error).split())
@@ -68,9 +69,18 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _unknown_choice(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = sorted(option for option in error.options or [] if not option.startswith("_"))
+def _options(error: MissingConfigException) -> list[str]:
+    """What may be chosen; of a list of choices Hydra says only where it has looked."""
+    options = error.options
+    if options is None:
+        group = (error.missing_cfg_file or "").rpartition("/")[0]
+        folders = [Path(path) / group for path in re.findall(r"path=file://(.*)", str(error)) if group]
+        options = [path.stem for folder in folders for path in folder.glob("*.yaml")]
+    return sorted(option for option in options if not option.startswith("_"))
+
+
+def _unknown_choice(asked: str, options: list[str]) -> str:
+    group, _, choice = asked.rpartition("/")
     near = difflib.get_close_matches(choice, options, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     more = _MORE_CHOICES.get(group, "")

@@ -167,8 +167,8 @@ def _outcome(
 def _describe(cfg: DictConfig, trackers: Trackers) -> None:
     """What was asked for, and what it is run with."""
     config = resolved(cfg)
-    trackers.log_text("config.yaml", yaml.safe_dump(config, sort_keys=False))
-    trackers.log_text("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
+    trackers.log_file("config.yaml", yaml.safe_dump(config, sort_keys=False))
+    trackers.log_file("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
     del config["search"]  # a tag tells it
     trackers.log_hyperparams(config)
 

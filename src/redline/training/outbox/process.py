@@ -41,7 +41,7 @@ class SenderProcess:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has begun to send; importing MLflow takes seconds."""
+        """Whether it has begun to send; importing MLflow takes seconds, and making a store of SQLite."""
         assert self._process.stdout is not None
         if not self._ready and select.select([self._process.stdout], [], [], 0)[0]:
             self._ready = True
@@ -80,6 +80,7 @@ def main() -> None:
     from redline.training.outbox.sender import Sender
 
     sender = Sender(**settings)
+    sender.try_to_open()
     print("ready", flush=True)
     sender.run_for_ever()
 

@@ -42,6 +42,7 @@ class Sender:
         self.send_every = send_every
         self.trouble: str | None = None
         self._client: MlflowClient | None = None
+        self._taken_by_others = 0
         self._experiments: dict[str, str] = {}
         self._sent_at: dict[str, float] = {}  # run's key -> time.monotonic()
 
@@ -72,20 +73,29 @@ class Sender:
     def drain(self, seconds: float) -> int:
         """Send what is there while it is being taken; gives how many runs still wait."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and self.step():
-            pass
+        while time.monotonic() < until:
+            if not self.step():
+                if self.trouble or not self._taken_by_others:
+                    break
+                time.sleep(_POLL)
         return self.waiting()
 
     def waiting(self) -> int:
         """Runs in the outbox, but for those that go on."""
         return sum(not parcel.is_open for parcel in self._parcels())
 
+    def try_to_open(self) -> None:
+        """Make the store where there is none, which takes seconds."""
+        with suppress(Exception):
+            self.client()
+
     def step(self) -> bool:
         """Send a piece of every run that has one. False where there was none, or trouble."""
-        sent = False
+        sent, self._taken_by_others = False, 0
         for parcel in self._parcels():
             with parcel.taken() as taken:
                 if not taken:
+                    self._taken_by_others += 1
                     continue
                 try:
                     did = self._send(parcel)

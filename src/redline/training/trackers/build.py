@@ -39,4 +39,6 @@ def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
     for spec in trackers.values():
         settings = {str(key): value for key, value in spec.items() if key != "requires"}
         loggers.append(instantiate(settings, run=run))
-    return Trackers(loggers)
+    together = Trackers(loggers)
+    together.set_tags(run.tags)  # also where the run is gone on with
+    return together

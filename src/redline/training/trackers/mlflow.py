@@ -67,7 +67,6 @@ class MLFlowOutboxLogger(Logger):
         self._looked = 0.0
         self._warned = False
         self._spool.append("start")
-        self.set_tags(run.tags)
 
     def _open(self, key: str) -> Spool:
         header = {
@@ -118,7 +117,7 @@ class MLFlowOutboxLogger(Logger):
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         self._spool.append_file(f"histograms/step_{step:06d}.npz", content.getvalue())
 
-    def log_text(self, name: str, text: str) -> None:
+    def log_file(self, name: str, text: str) -> None:
         self._spool.append_file(name, text.encode())
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:

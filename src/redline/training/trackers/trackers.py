@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 class Trackers(Logger):
     """Hands everything to each of ``loggers``.
 
-    A logger may have more than Lightning asks of it: ``set_tags``, ``log_text``, ``log_arrays``, ``end``,
+    A logger may have more than Lightning asks of it: ``set_tags``, ``log_file``, ``log_arrays``, ``end``,
     ``run_id`` and ``run_key``. What it lacks is left out, but tags become
     hyperparameters.
     """
@@ -48,9 +48,9 @@ class Trackers(Logger):
     def log_arrays(self, arrays: Mapping[str, np.ndarray], step: int) -> None:
         self._each("log_arrays", arrays, step)
 
-    def log_text(self, name: str, text: str) -> None:
+    def log_file(self, name: str, text: str) -> None:
         """A file beside the curves."""
-        self._each("log_text", name, text)
+        self._each("log_file", name, text)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         for logger in self.loggers:
