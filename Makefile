@@ -13,10 +13,10 @@ TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 STORAGE ?= sqlite:///mlruns/optuna.db
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean send
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean send screenshots
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/installed ## make the environment .venv from pinned versions
 
@@ -82,6 +82,9 @@ report: setup ## one HTML page on a search: make report SEARCH=NAME (default: th
 
 send: setup ## send what waits in mlruns/outbox to MLflow: make send ARGS="tracker.mlflow.tracking_uri=…"
 	$(PY) src/send.py $(ARGS)
+
+screenshots: setup ## the README's pictures, of a search: make screenshots SEARCH=NAME (needs chromium and chromedriver)
+	PYTHONPATH=src:tests $(PY) tests/browser/take_screenshots.py $(SEARCH)
 
 clean: ## remove the environment and caches; keeps mlruns/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

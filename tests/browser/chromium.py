@@ -79,6 +79,10 @@ class Browser:
         ]
         return {urlsplit(url).hostname or f"{urlsplit(url).scheme}:" for url in urls}
 
+    def resize(self, width: int, height: int) -> None:
+        """Pixels, of the window."""
+        self.driver.set_window_size(width, height)
+
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(path))
