@@ -8,11 +8,11 @@ from chromium import Browser, installed, open_browser
 from mlflow import MlflowClient
 from pages import show_comparison, show_report, show_study
 from PIL import Image
-from redline.report import Search, load_search, write_report
 from servers import ROOT, dashboard, mlflow_ui
 
 from redline.command_line import user_errors
 from redline.errors import UserError
+from redline.report import Search, load_search, write_report
 
 IMAGES = ROOT / "docs" / "images"
 _COLOURS = 128  # a picture of text and curves needs no more
