@@ -19,7 +19,8 @@ from redline.stability import Outcome
 
 LADDER = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 INITIAL = 7.0  # nats
-ODD_NAME = """qk, data.path=<b>a/$x$ & 'y'"</b>"""
+# Markup, and what matplotlib would take for a formula, and a wrong one.
+ODD_NAME = """qk, data.path=<b>a/$x_$ & 'y'"</b>"""
 SITES = ("qkv", "proj", "fc1", "fc2")
 
 KINDS = ["one-variant", "all-diverged", "untracked", "running", "full"]  # of searches, see conftest

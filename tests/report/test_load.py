@@ -11,6 +11,7 @@ from redline.errors import UserError
 from redline.report import load_search
 from redline.report.__main__ import main
 from redline.report.load import read_search
+from redline.report.search import pair
 from redline.report.stores import Stores
 from redline.report.tracking import NoCurves
 
@@ -54,6 +55,11 @@ def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> No
     assert diverged is not None
     assert (stable.lr, stable.verdict, diverged.lr, diverged.verdict) == (0.05, "stable", 0.1, "diverged")
     assert stable.seed == diverged.seed
+    others = tuple(run for run in load(stores).variant("baseline").finished_runs if run != diverged)
+    stable, diverged = pair(others, 0.05, 0.1)
+    assert stable is not None
+    assert diverged is not None
+    assert (stable.seed, diverged.seed) == (1, 1)
     assert load(stores, "one-variant").variant("qk").pair.diverged is None
     assert load(stores, "all-diverged").variant("qk").pair.stable is None
 

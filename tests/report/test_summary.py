@@ -47,7 +47,7 @@ def test_a_variants_edge_is_a_metric_whatever_its_name(stores: Stores) -> None:
     assert experiment is not None
     [summary] = client.search_runs([experiment.experiment_id], "tags.summary = 'true'")
     edges = {key: value for key, value in summary.data.metrics.items() if key.startswith("max_stable_lr/")}
-    assert edges == {"max_stable_lr/baseline": 0.05, "max_stable_lr/qk_ data.path__b_a__x_ _ _y____b_": 0.1}
+    assert edges == {"max_stable_lr/baseline": 0.05, "max_stable_lr/qk_ data.path__b_a__x__ _ _y____b_": 0.1}
 
 
 def test_a_search_that_is_not_tracked_has_a_report_all_the_same(stores: Stores) -> None:
