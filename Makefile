@@ -13,7 +13,7 @@ TRACKING_URI ?= sqlite:///mlruns/mlflow.db
 STORAGE ?= sqlite:///mlruns/optuna.db
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults test-ray lint format bench ui dashboard report clean send screenshots
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard report send screenshots gate clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -68,6 +68,10 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 	$(PY) bench/search_idle.py
 	$(PY) bench/worker_scaling.py
 	$(PY) bench/report_speed.py
+
+gate: setup ## has anything got worse since a stored search? make gate BASELINE=result.json [NEW=result.json]
+	@test -n "$(BASELINE)" || { echo "error: BASELINE: not given; allowed: the path of a stored result.json"; exit 2; }
+	$(PY) -m redline.gate "$(BASELINE)" $(if $(NEW),"$(NEW)") $(ARGS)
 
 # SQLAlchemy's own driver for postgresql:// is psycopg2; ours is psycopg 3.
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE

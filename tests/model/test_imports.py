@@ -22,6 +22,7 @@ ALLOWED = {
     "training": {"model", "stability", "data", "monitor"},
     "search": {"stability"},
     "report": {"stability", "search", "command_line"},
+    "gate": {"command_line"},
 }
 EVERYBODYS = {"errors", "files", "database"}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
@@ -70,6 +71,7 @@ def test_modules_that_belong_to_no_package_import_none_of_them():
         "hydra_plugins.max_lr._search",
         "redline.command_line",
         "redline.report",
+        "redline.gate.__main__",
     ],
 )
 def test_what_starts_a_search_does_not_import_torch(modules):

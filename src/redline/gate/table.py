@@ -1,0 +1,40 @@
+"""The gate's table."""
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from redline.gate.compare import Change, Difference
+
+
+def difference_table(differences: Sequence[Difference]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("variant")
+    for heading in ("max stable LR", "loss (nats)", "perplexity"):
+        table.add_column(heading, justify="right")
+    table.add_column("LR")
+    table.add_column("loss")
+    for its in differences:
+        loss = _arrow(its.loss, ".3f")
+        if its.loss.interval is not None:
+            low, high = its.loss.interval
+            loss += f" ({low:+.3f} to {high:+.3f})"
+        perplexity = Change(_exp(its.loss.before), _exp(its.loss.now), its.loss.worse, "")
+        row = [_arrow(its.lr, "g"), loss, _arrow(perplexity, ".2f"), _verdict(its.lr), _verdict(its.loss)]
+        table.add_row(its.variant, *row, style="bold red" if its.worse else None)
+    return table
+
+
+def _arrow(change: Change, form: str) -> str:
+    before, now = ("–" if its is None else f"{its:{form}}" for its in (change.before, change.now))
+    return f"{before} → {now}"
+
+
+def _verdict(change: Change) -> str:
+    return f"{'WORSE' if change.worse else 'ok'}: {change.why}"
+
+
+def _exp(loss: float | None) -> float | None:
+    return None if loss is None else math.exp(loss)
