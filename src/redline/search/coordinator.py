@@ -41,6 +41,7 @@ class Running:
     beats: int = 0
     step: int = 0
     loss: float = float("nan")
+    forecast_step: int | None = None
     run_id: str | None = None
     reported: float = 0.0
 
@@ -207,6 +208,7 @@ class Coordinator:
         study = self.studies[run.variant.name]
         if isinstance(message, dict):
             run.step, run.loss = message["step"], message["loss"]
+            run.forecast_step = message.get("forecast_step")
             self._note_run_id(run, message["run_id"])
             now = time.monotonic()
             if now - run.reported >= _REPORT_EVERY:
@@ -299,7 +301,7 @@ class Coordinator:
 
     def _view(self, looks: Mapping[str, Look]) -> View:
         running = [
-            RunView(run.label, run.step, run.variant.cfg.trainer.max_steps, run.loss)
+            RunView(run.label, run.step, run.variant.cfg.trainer.max_steps, run.loss, run.forecast_step)
             for _, run in sorted(self.running.items())
         ]
         steps_left = -sum(run.step for run in running)

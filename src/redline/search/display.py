@@ -14,12 +14,18 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class RunView:
-    """One running trial. Loss in nats per token."""
+    """One running trial. Loss in nats per token; since ``forecast_step`` it is expected to diverge."""
 
     label: str
     step: int
     max_steps: int
     loss: float
+    forecast_step: int | None = None
+
+    @property
+    def state(self) -> str:
+        warned = "" if self.forecast_step is None else f", warned at step {self.forecast_step}"
+        return f"loss {self.loss:.3f}{warned}"
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,14 @@ def _panel(view: View) -> Group:
     rows = Table.grid(padding=(0, 2))
     for run in view.running:
         bar = ProgressBar(total=run.max_steps, completed=run.step, width=30)
-        rows.add_row(run.label, bar, f"step {run.step}/{run.max_steps}", f"loss {run.loss:.3f}")
+        rows.add_row(run.label, bar, f"step {run.step}/{run.max_steps}", run.state)
     return Group(rows, Text(_tail(view)))
 
 
 def _run_text(run: RunView) -> str:
     if run.step == 0:
         return f"{run.label} starting"
-    return f"{run.label} step {run.step}/{run.max_steps} loss {run.loss:.3f}"
+    return f"{run.label} step {run.step}/{run.max_steps} {run.state}"
 
 
 def _tail(view: View) -> str:

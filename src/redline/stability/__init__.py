@@ -1,6 +1,7 @@
 """When a run counts as diverged, and how sensitive a variant is to its learning rate. Pure numbers."""
 
-from redline.stability.from_config import build_rules
+from redline.stability.forecast import Forecast, Forecaster
+from redline.stability.from_config import build_forecaster, build_rules
 from redline.stability.outcome import Outcome
 from redline.stability.rules import (
     BlowUp,
@@ -18,6 +19,8 @@ __all__ = [
     "BlowUp",
     "Degraded",
     "EndRule",
+    "Forecast",
+    "Forecaster",
     "NoLearning",
     "NoReturn",
     "NonFinite",
@@ -25,6 +28,7 @@ __all__ = [
     "Outcome",
     "SearchRule",
     "Verdict",
+    "build_forecaster",
     "build_rules",
     "judge_curve",
 ]

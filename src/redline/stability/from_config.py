@@ -1,12 +1,33 @@
-"""The rules that `conf/divergence/` names."""
+"""The rules that `conf/divergence/` names, and the forecaster beside them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import instantiate
 
+from redline.errors import UserError
+from redline.stability.forecast import Forecaster
+
+MODES = ("off", "warn", "end")
+_FORECAST_KEYS = ("forecast", "forecaster")
+
 
 def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
     """Those rules of a configuration that are judged at the moment ``kind`` stands for, by name."""
-    rules = {str(name): instantiate(spec) for name, spec in specs.items() if spec is not None}
+    rules = {
+        str(name): instantiate(spec)
+        for name, spec in specs.items()
+        if spec is not None and name not in _FORECAST_KEYS
+    }
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}
+
+
+def build_forecaster(specs: Mapping[Any, Any]) -> tuple[str, Forecaster | None]:
+    """What to do on a warning, ``off``, ``warn`` or ``end``, and who gives it; None where nobody does.
+
+    Raises UserError.
+    """
+    mode = "off" if specs["forecast"] is False else specs["forecast"]  # YAML reads a bare off as false
+    if mode not in MODES:
+        raise UserError(f"divergence.forecast={mode}: allowed: {', '.join(MODES)}")
+    return mode, None if mode == "off" else instantiate(specs["forecaster"])

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from redline.errors import UserError
-from redline.stability import build_rules
+from redline.stability import build_forecaster, build_rules
 from redline.training.build import build_model, build_monitor, device_of
 from redline.training.precision import check_precision
 from redline.training.trackers import check_trackers
@@ -26,8 +26,10 @@ def check(cfg: DictConfig) -> None:
         raise UserError(f"trainer.grad_clip={cfg.trainer.grad_clip}: allowed: a number above 0, or null")
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_rules(cfg.divergence, object)
-    build_monitor(cfg)
     check_trackers(cfg.tracker)
+    mode, _ = build_forecaster(cfg.divergence)
+    if not build_monitor(cfg).taps and mode == "end":
+        raise UserError("divergence.forecast=end: the monitor reads nothing; allowed: warn, off, or taps")
     with torch.device("meta"):
         build_model(cfg)
 

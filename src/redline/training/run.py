@@ -27,6 +27,7 @@ from redline.training.checkpoints import (
     StepSeed,
     checkpoint_to_resume,
 )
+from redline.training.early_warning import early_warning
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
 from redline.training.trackers.environment import environment, resolved
@@ -71,6 +72,7 @@ def run(
     try:
         _describe(cfg, trackers)
         watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: trackers.run_id, report)
+        monitor = build_monitor(cfg)
         trainer = L.Trainer(
             accelerator=device_of(cfg).type.replace("cuda", "gpu"),
             devices=1,
@@ -79,8 +81,10 @@ def run(
             max_epochs=-1,
             logger=trackers if trackers.loggers else False,
             callbacks=[
+                # In this order a checkpoint holds what follows from the monitor's last reading.
+                monitor,
+                *early_warning(cfg, monitor, watch, trackers.set_tags),
                 watch,
-                build_monitor(cfg),
                 StepSeed(cfg.seed),
                 RunCheckpoint(directory, cfg.trainer.checkpoint_every, trackers.run_key or key),
             ],

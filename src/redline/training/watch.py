@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from redline.monitor.late_reader import LateReader
-from redline.stability import OnlineRule, Verdict
+from redline.stability import Forecast, OnlineRule, Verdict
 from redline.training.module import LanguageModel
 
 
@@ -20,6 +20,7 @@ class Progress:
     max_steps: int
     loss: float
     run_id: str | None  # MLflow's, once it is known
+    forecast_step: int | None = None  # since which the run is expected to diverge
 
 
 class Watch(Callback):
@@ -41,6 +42,8 @@ class Watch(Callback):
         self.initial_loss = float("nan")
         self.last_loss = float("nan")
         self.steps_seen = 0
+        self.forecast_step: int | None = None
+        self.ends_by_forecast = False
         self._trainer: L.Trainer | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -54,6 +57,12 @@ class Watch(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._judge(trainer, self.reader.flush())
+
+    def warn(self, forecast: Forecast, end: bool) -> None:
+        """Report from now on that the run is expected to diverge. With ``end`` it ends by this verdict, once
+        the forecast's step is judged and unless a rule broke by then.
+        """
+        self.forecast_step, self.ends_by_forecast = forecast.step, end
 
     def final_verdict(self) -> Verdict | None:
         """Once a run has ended: the rule it broke on its way or at its end."""
@@ -69,12 +78,13 @@ class Watch(Callback):
         self.last_loss, self.steps_seen = loss, step + 1
         if trainer.logger is not None:
             trainer.logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
-        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id()))
-        for reason, rule in self.rules.items():
-            if rule.broken_by(step, loss, grad_norm):
-                self.verdict = Verdict(reason, step)
-                trainer.should_stop = True
-                return
+        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id(), self.forecast_step))
+        broken = (reason for reason, rule in self.rules.items() if rule.broken_by(step, loss, grad_norm))
+        if reason := next(broken, None):
+            self.verdict = Verdict(reason, step)
+        elif self.ends_by_forecast and self.forecast_step is not None and self.forecast_step <= step:
+            self.verdict = Verdict("forecast", self.forecast_step)
+        trainer.should_stop = self.verdict is not None
 
     def state_dict(self) -> dict[str, Any]:
         # A checkpoint holds the step just taken, so its numbers must be judged by now.
@@ -84,13 +94,14 @@ class Watch(Callback):
             "initial_loss": self.initial_loss,
             "last_loss": self.last_loss,
             "steps_seen": self.steps_seen,
+            "forecast_step": self.forecast_step,
             "verdict": self.verdict and asdict(self.verdict),
             "rules": {reason: rule.state_dict() for reason, rule in self.rules.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.initial_loss, self.last_loss = state["initial_loss"], state["last_loss"]
-        self.steps_seen = state["steps_seen"]
+        self.steps_seen, self.forecast_step = state["steps_seen"], state.get("forecast_step")
         self.verdict = state["verdict"] and Verdict(**state["verdict"])
         for reason, rule_state in state["rules"].items():
             if reason in self.rules:

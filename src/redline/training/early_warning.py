@@ -1,0 +1,68 @@
+"""Feeds the forecaster with what the monitor reads, and passes its warning on."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+
+from redline.monitor import Monitor
+from redline.stability import Forecast, Forecaster, build_forecaster
+from redline.training.watch import Watch
+
+_MAX_LOGIT = "attention/max_logit"
+_INTO_RESIDUAL = ("norm/proj/", "norm/fc2/")
+
+log = logging.getLogger(__name__)
+
+
+class EarlyWarning(Callback):
+    """Calls ``warn`` with the run's forecast, once; a run that is gone on with is not warned of again."""
+
+    def __init__(
+        self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Forecast], None]
+    ) -> None:
+        self.forecaster, self.width, self.warn = forecaster, width, warn
+        monitor.subscribe(self.read)
+
+    def read(self, step: int, values: Mapping[str, float]) -> None:
+        forecast = self.forecaster.read(step, readings(values, self.width))
+        if forecast is not None:
+            self.warn(forecast)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.forecaster.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.forecaster.load_state_dict(state_dict)
+
+
+def readings(values: Mapping[str, float], width: int) -> dict[str, float]:
+    """What a forecaster reads, of the metrics of a step. ``width``: of the residual stream."""
+    found = {}
+    if _MAX_LOGIT in values:
+        found["max_logit"] = values[_MAX_LOGIT]
+    norms = [value for name, value in values.items() if name.startswith(_INTO_RESIDUAL)]
+    if norms:
+        # max() of a list with a NaN depends on its order.
+        finite = all(map(math.isfinite, norms))
+        found["output_rms"] = max(norms) / math.sqrt(width) if finite else math.inf
+    return found
+
+
+def early_warning(
+    cfg: DictConfig, monitor: Monitor, watch: Watch, set_tags: Callable[[dict[str, Any]], None]
+) -> list[Callback]:
+    """The callback that `divergence.forecast` asks for; none where that is off."""
+    mode, forecaster = build_forecaster(cfg.divergence)
+    if forecaster is None:
+        return []
+
+    def warn(forecast: Forecast) -> None:
+        log.warning("step %d: expected to diverge: %s", forecast.step, forecast.reason)
+        set_tags({"forecast_step": forecast.step, "forecast_reason": forecast.reason})
+        watch.warn(forecast, end=mode == "end")
+
+    return [EarlyWarning(forecaster, monitor, cfg.model.width, warn)]
