@@ -22,9 +22,8 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("norm", ["baseline", "qk_cap", "soft_clip"])
+@pytest.mark.parametrize("norm", ["baseline", "qk_cap", "soft_clip", "sigma_reparam"])
 def test_all_taps_leave_loss_and_weights_as_they_are_to_the_bit(norm):
-    """Not for sigma_reparam: the last bits of its gradients move now and then without any tap."""
     watched = small_model(norm, dropout=0.1).train()
     alone = twin(watched)
     taps = list(full_taps().values())

@@ -15,7 +15,7 @@ class Memory(Tap):
     """
 
     def attach(self, model: Transformer) -> None:
-        self.device = model.head.weight.device
+        self.device = next(model.parameters()).device
 
     def after_update(self, step: Step) -> None:
         if self.device.type == "cuda":

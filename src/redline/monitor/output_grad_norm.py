@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from redline.model import Transformer
 from redline.monitor.sites import LINEARS, checked, linears
 from redline.monitor.tap import Step, Tap
+from redline.monitor.weights import trained_weight
 
 
 class _Probe(torch.autograd.Function):
@@ -38,7 +39,7 @@ class OutputGradNorm(Tap):
 
     def attach(self, model: Transformer) -> None:
         for name, linear in linears(model, self.sites):
-            self.probes[name] = torch.zeros((), device=linear.weight.device, requires_grad=True)
+            self.probes[name] = torch.zeros((), device=trained_weight(linear).device, requires_grad=True)
             self._hook(linear, self.probes[name])
 
     def _hook(self, linear: nn.Linear, probe: Tensor) -> None:

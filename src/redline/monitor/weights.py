@@ -1,4 +1,6 @@
-"""The weight of a linear that may be reparametrized, read without moving anything."""
+"""The weight of a linear that may be reparametrized. To name ``linear.weight`` computes it then, which in
+training moves what the reparametrization remembers: taps come here instead.
+"""
 
 import torch
 from torch import Tensor, nn
