@@ -264,6 +264,11 @@ def at_most(bar: float, value: float) -> Bar:
     return {"value": round(value, 4), "bar": bar, "held": value <= bar}
 
 
+def measured(value: float | None) -> Bar:
+    """What no bar is set for."""
+    return {"value": value if value is None else round(value, 4), "bar": None, "held": None}
+
+
 def not_measured(bar: float, reason: str) -> Bar:
     return {"value": None, "bar": bar, "held": False, "reason": reason}
 

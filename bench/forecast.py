@@ -1,0 +1,200 @@
+"""How early, how often and how wrongly the forecaster warns, on curves that `record_curves.py` recorded.
+
+Its limits (`conf/divergence/default.yaml`) were set on two variants with one seed; the figures that count are
+those of other variants with other seeds, and of another shape. A run is diverged by rules 1 to 4 as it ran,
+or by rule 5 against the smaller rates of its variant and seed, in `grid_tiny.csv` or among the curves.
+
+The lead is the verdict's step less the warning's. For `degraded` the verdict comes at the run's end, so
+beside it stands the lead over the loss: over the first step since which the smoothed loss has stayed above
+the loss at initialisation (rules 1 to 3), or more than rule 5's tolerance above that of the best smaller rate
+recorded. That is hindsight: no one who watches the loss could have known by then that it would stay there.
+"""
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from _harness import ROOT, finish, measured
+from record_curves import CURVES, EVERY, TINY, TUNED
+from record_grid import TABLE, rows_of
+from redline.stability import Forecaster, build_forecaster
+
+CONF = ROOT / "conf"
+DIVERGENCE = OmegaConf.load(CONF / "divergence" / "default.yaml")
+SMOOTHING = DIVERGENCE.blow_up.smoothing
+
+
+@dataclass
+class Curve:
+    """One recorded run; a loss a step, a reading every ``EVERY`` steps."""
+
+    norm: str
+    seed: int
+    shape: tuple[int, int]  # width, layers
+    lr: float
+    reason: str  # empty for a stable run
+    step: int
+    val_loss: float
+    smoothed: np.ndarray
+    readings: dict[str, np.ndarray]
+    loss_shows: int | None = None  # a step; see above
+
+    @property
+    def name(self) -> str:
+        return f"{self.norm} {self.shape[0]}x{self.shape[1]} seed {self.seed} lr {self.lr:g}"
+
+    def forecast(self, forecaster: Forecaster, every: int) -> int | None:
+        """The step at which it is warned of, with a reading every so many steps."""
+        for index in range(0, len(self.readings["max_logit"]), every // EVERY):
+            readings = {name: float(values[index]) for name, values in self.readings.items()}
+            found = forecaster.read(index * EVERY, readings)
+            if found is not None:
+                return found.step
+        return None
+
+
+def recorded() -> list[Curve]:
+    rows = np.load(CURVES)
+    curves = []
+    for index in range(len(rows["norm"])):
+        ended = int(rows["step"][index])
+        its = {key: rows[key][index] for key in rows}
+        width = int(its["width"])
+        into_residual = np.maximum(its["norm/proj"], its["norm/fc2"]) / math.sqrt(width)
+        readings = {"max_logit": its["max_logit"], "output_rms": into_residual}
+        curves.append(
+            Curve(
+                str(its["norm"]),
+                int(its["seed"]),
+                (width, int(its["num_layers"])),
+                float(its["lr"]),
+                str(its["reason"]),
+                ended,
+                float(its["val_loss"]),
+                smoothed(its["loss"][: ended + 1]),
+                {name: values[: ended // EVERY + 1] for name, values in readings.items()},
+            )
+        )
+    for curve in curves:
+        judge(curve, curves)
+    return curves
+
+
+def smoothed(losses: np.ndarray) -> np.ndarray:
+    """As the rules smooth them."""
+    total, weight, means = 0.0, 0.0, []
+    for loss in losses:
+        total, weight = SMOOTHING * total + (1 - SMOOTHING) * loss, SMOOTHING * weight + 1 - SMOOTHING
+        means.append(total / weight)
+    return np.array(means)
+
+
+def judge(curve: Curve, curves: Sequence[Curve]) -> None:
+    """Rule 5, and the step since which the loss shows what the verdict says."""
+    tolerance = DIVERGENCE.degraded.tolerance
+    smaller = [
+        other
+        for other in curves
+        if (other.norm, other.seed, other.shape) == (curve.norm, curve.seed, curve.shape)
+        and other.lr < curve.lr
+        and math.isfinite(other.val_loss)
+    ]
+    losses = [other.val_loss for other in smaller] + grid_losses(curve)
+    if not curve.reason and curve.val_loss > min(losses, default=math.inf) + tolerance:
+        curve.reason = "degraded"
+    if curve.reason == "degraded" and smaller:
+        gentle = min(smaller, key=lambda other: other.val_loss)
+        curve.loss_shows = last_run_of(curve.smoothed > gentle.smoothed + tolerance)
+    elif curve.reason and curve.reason != "degraded":
+        curve.loss_shows = last_run_of(curve.smoothed > curve.smoothed[0])
+
+
+def grid_losses(curve: Curve) -> list[float]:
+    """Of the smaller rates of its variant and seed that `record_grid.py` ran."""
+    key = (curve.norm, str(curve.seed), "250")
+    rows = [row for row in rows_of(TABLE) if (row["norm"], row["seed"], row["max_steps"]) == key]
+    smaller = [row for row in rows if float(row["lr"]) < curve.lr and row["val_loss"]]
+    return [float(row["val_loss"]) for row in smaller if curve.shape == TINY]
+
+
+def last_run_of(shown: np.ndarray) -> int:
+    """The step since which it has been true until the end; the step after the end if it is not true there."""
+    hidden = np.flatnonzero(~shown)
+    return int(hidden[-1]) + 1 if len(hidden) else 0
+
+
+@dataclass
+class Score:
+    """Of runs that ended alike; leads in steps, of those that were warned of."""
+
+    runs: int = 0
+    leads: list[int] = field(default_factory=list)
+    leads_over_loss: list[int] = field(default_factory=list)
+
+    def figures(self) -> dict[str, float | None]:
+        return {
+            "runs": self.runs,
+            "recall": len(self.leads) / self.runs if self.runs else None,
+            "median_lead": median(self.leads) if self.leads else None,
+            "median_lead_over_loss": median(self.leads_over_loss) if self.leads_over_loss else None,
+        }
+
+
+def evaluate(title: str, curves: Iterable[Curve], every: int) -> dict[str, float | None]:
+    """Prints a line a run and a summary; gives the figures."""
+    print(f"{title}, a reading every {every} steps")
+    scores = {"online": Score(), "degraded": Score(), "stable": Score()}
+    for curve in curves:
+        _, forecaster = build_forecaster(DIVERGENCE)
+        assert forecaster is not None
+        warned = curve.forecast(forecaster, every)
+        said = "" if forecaster.forecast is None else f"warned at {warned}: {forecaster.forecast.reason}"
+        print(f"  {curve.name:34} {curve.reason or 'stable':10} {said}")
+        at_end = curve.reason in ("degraded", "no_learning")
+        score = scores["stable" if not curve.reason else "degraded" if at_end else "online"]
+        score.runs += 1
+        if warned is not None:
+            score.leads.append(curve.step - warned)
+            if curve.loss_shows is not None:
+                score.leads_over_loss.append(curve.loss_shows - warned)
+    for kind in ("online", "degraded"):
+        print(f"  {kind}: {scores[kind].figures()}, over the loss {sorted(scores[kind].leads_over_loss)}")
+    stable = scores.pop("stable")
+    alarms = len(stable.leads) / stable.runs if stable.runs else None
+    print(f"  stable: {len(stable.leads)} false alarms in {stable.runs} runs")
+    figures = {f"{kind}/{key}": its for kind, score in scores.items() for key, its in score.figures().items()}
+    return {**figures, "stable/runs": stable.runs, "false_alarms_per_stable_run": alarms}
+
+
+def show_room(curves: Sequence[Curve]) -> None:
+    """Between what limits each reading tells the tuned runs apart: its peaks, smallest first."""
+    for name in ("max_logit", "output_rms"):
+        peaks = sorted((float(np.nanmax(its.readings[name])), its.norm, its.reason) for its in curves)
+        text = ", ".join(f"{peak:.3g} {norm} {reason or 'stable'}" for peak, norm, reason in peaks)
+        print(f"  peaks of {name}: {text}")
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    curves = recorded()
+    tuned = [its for its in curves if (its.norm, its.seed, its.shape) in TUNED]
+    unseen = [its for its in curves if its not in tuned and its.shape == TINY]
+    reshaped = [its for its in curves if its.shape != TINY]
+    show_room(tuned)
+    bars = {}
+    for every in (EVERY, 2 * EVERY):
+        evaluate("tuned on", tuned, every)
+        for name, its in (("unseen", unseen), ("other_shape", reshaped)):
+            found = evaluate(name, its, every)
+            if every == 2 * EVERY:  # conf/monitor's cadence
+                bars |= {f"{name}/{key}": measured(value) for key, value in found.items()}
+    finish("forecast", bars)
+
+
+if __name__ == "__main__":
+    main()

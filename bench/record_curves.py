@@ -1,0 +1,170 @@
+"""Trains tiny runs below, around and beyond their variants' edges and stores their curves for `forecast.py`.
+
+One process, one thread, a file a run: started again, it goes on with what is missing, and ends by packing all
+of them into `forecast_curves.npz`. About an hour on one core.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from _harness import ROOT
+from redline.config import register
+from redline.data import open_corpus
+from redline.data.datamodule import TokenData
+from redline.stability import EndRule, OnlineRule, build_rules
+from redline.training.build import build_module, build_monitor
+from redline.training.checkpoints import StepSeed
+from redline.training.run import quieten
+from redline.training.watch import Watch
+
+CURVES = ROOT / "bench" / "forecast_curves.npz"
+EVERY = 5  # steps between two readings
+SITES = ("qkv", "proj", "fc1", "fc2")
+# Gentle variants break at smaller rates than others: each has runs below, at and above its edge.
+LOW = (0.02, 0.05, 0.12, 0.3, 0.8, 2.0)
+HIGH = (0.05, 0.2, 0.5, 0.8, 1.2, 2.0)
+LADDERS = {"baseline": LOW, "layer_scale": LOW, "qk": HIGH, "qkv": HIGH, "qk_cap": HIGH, "soft_cap": HIGH}
+TINY = (64, 8)  # width, layers
+TUNED = [(norm, 0, TINY) for norm in ("baseline", "qk")]
+# Other variants and other seeds, two of them in another shape too.
+UNSEEN = [("qkv", 1, TINY), ("layer_scale", 1, TINY), ("baseline", 3, (32, 4)), ("qkv", 3, (32, 4))]
+UNSEEN += [("qk_cap", 2, TINY), ("soft_cap", 1, TINY)]
+
+
+class Run(NamedTuple):
+    norm: str
+    seed: int
+    width: int
+    num_layers: int
+    lr: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.norm}-seed{self.seed}-{self.width}x{self.num_layers}-lr{self.lr:g}"
+
+
+def runs() -> Iterator[Run]:
+    for norm, seed, shape in TUNED + UNSEEN:
+        for lr in LADDERS[norm]:
+            yield Run(norm, seed, *shape, lr)
+
+
+class Curves(DummyLogger):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, dict[int, float]] = {}
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        for key, value in metrics.items():
+            self.values.setdefault(key, {})[step] = value
+
+
+def recorded(run: Run, folder: Path) -> dict[str, Any]:
+    """Train a run and give its curves: one value a step, or a row of layers a reading."""
+    cfg = compose(
+        "train",
+        [
+            f"norm={run.norm}",
+            f"lr={run.lr}",
+            f"seed={run.seed}",
+            f"model.width={run.width}",
+            f"model.num_layers={run.num_layers}",
+            "trainer.max_steps=250",
+            f"monitor.every={EVERY}",
+            f"monitor.taps.output_norm.sites=[{','.join(SITES)}]",
+            # All of the batch.
+            "monitor.taps.max_logit.queries=1024",
+            "monitor.taps.max_logit.sequences=16",
+        ],
+    )
+    corpus, curves = open_corpus(cfg), Curves()
+    module = build_module(cfg)
+    watch = Watch(build_rules(cfg.divergence, OnlineRule), None, lambda progress: None)
+    data = TokenData(
+        corpus,
+        sequence_length=cfg.data.sequence_length,
+        batch_size=cfg.data.batch_size,
+        val_batches=cfg.data.val_batches,
+        seed=cfg.seed,
+        max_steps=cfg.trainer.max_steps,
+    )
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=cfg.trainer.max_steps,
+        max_epochs=-1,
+        logger=curves,
+        callbacks=[build_monitor(cfg), watch, StepSeed(cfg.seed)],
+        limit_val_batches=cfg.data.val_batches,
+        val_check_interval=cfg.trainer.max_steps + 1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=cfg.trainer.max_steps,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, data)
+    verdict, val_loss = watch.final_verdict(), np.nan
+    reason, step = (verdict.reason, verdict.step) if verdict else ("", watch.steps_seen - 1)
+    if verdict is None:
+        val_loss = trainer.validate(module, data, verbose=False)[0]["val/loss"]
+        ended = build_rules(cfg.divergence, EndRule).items()
+        reason = next((name for name, rule in ended if rule.broken_by(val_loss, corpus.unigram_entropy)), "")
+    values = {key: list(its.values()) for key, its in curves.values.items()}
+    curve = {"loss": values["train/loss"], "grad_norm": values["train/grad_norm"]}
+    curve["max_logit"] = values["attention/max_logit"]
+    for site in SITES:
+        layers = [values[f"norm/{site}/layer_{layer:02d}"] for layer in range(run.num_layers)]
+        curve[f"norm/{site}"] = np.array(layers).T
+    return {**run._asdict(), "reason": reason, "step": step, "val_loss": val_loss, **curve}
+
+
+def pack(paths: list[Path]) -> None:
+    """All runs in one file, a row each: of every reading the largest value over layers; NaN after its end."""
+    found = [dict(np.load(path)) for path in paths]
+    rows: dict[str, np.ndarray] = {}
+    for key, first in found[0].items():
+        if first.ndim == 0:
+            rows[key] = np.array([its[key].item() for its in found])
+            continue
+        curves = [its[key] if its[key].ndim == 1 else its[key].max(axis=1) for its in found]
+        rows[key] = np.full((len(found), max(map(len, curves))), np.nan, np.float32)
+        for row, curve in zip(rows[key], curves, strict=True):
+            row[: len(curve)] = curve
+    np.savez_compressed(CURVES, **rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only-pack", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    register()
+    quieten()
+    torch.set_num_threads(1)
+    folder = ROOT / "mlruns" / "curves"
+    folder.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for run in runs():
+            path = folder / f"{run.name}.npz"
+            if path.exists() or arguments.only_pack:
+                continue
+            curve = recorded(run, folder)
+            np.savez(path.with_suffix(".part.npz"), **curve)
+            path.with_suffix(".part.npz").rename(path)
+            print(run.name, curve["reason"], curve["step"], f"{curve['val_loss']:.4f}", flush=True)
+    pack(sorted(folder.glob("*-lr*.npz")))
+
+
+if __name__ == "__main__":
+    main()
