@@ -23,6 +23,7 @@ ALLOWED = {
     "search": {"stability"},
     "report": {"stability", "search", "command_line"},
     "gate": {"command_line"},
+    "dashboard": {"search", "command_line"},
 }
 EVERYBODYS = {"errors", "files", "database"}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]

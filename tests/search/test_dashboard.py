@@ -12,8 +12,8 @@ from dashboard_api import served
 from search_helpers import outcome
 
 from postgresql_server import PostgreSQL
+from redline.dashboard.judged_storage import open_judged
 from redline.errors import UserError
-from redline.search.judged_storage import open_judged
 from redline.search.notes import write_note
 from redline.search.owner import Owner
 from redline.search.storage import open_storage

@@ -6,8 +6,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from redline.command_line import user_errors
+from redline.dashboard.judged_storage import open_judged
 from redline.errors import UserError
-from redline.search.judged_storage import open_judged
 
 _DEFAULT = "sqlite:///mlruns/optuna.db"
 

@@ -1,0 +1,1 @@
+"""Optuna's dashboard on the searches, with verdicts as the search judges them now."""
