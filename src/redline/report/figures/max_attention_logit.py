@@ -40,11 +40,11 @@ def max_attention_logit(search: Search) -> Figure:
             line = TEXT if name == variant.name else OTHERS
             axes.plot(list(tops), list(tops.values()), color=line, linewidth=0.9, zorder=1.5)
         for run, logit in found[variant.name]:
-            hollow = not (math.isfinite(logit) and logit > 0)
+            hollow = not math.isfinite(logit)
             colour = COLOURS[run.verdict]
             axes.plot(
                 run.lr,
-                high / 1.6 if hollow else logit,
+                high / 1.6 if hollow else max(logit, low),
                 MARKERS[run.verdict],
                 color=colour,
                 markerfacecolor="white" if hollow else colour,
