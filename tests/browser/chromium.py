@@ -93,7 +93,7 @@ def open_browser(programs: tuple[str, str]) -> Iterator[Browser]:
     options = ChromeOptions()
     options.binary_location, driver = programs
     size = ",".join(map(str, _WINDOW))
-    for argument in ("headless=new", f"window-size={size}", "disable-dev-shm-usage", "no-first-run"):
+    for argument in ("headless=new", f"window-size={size}", "disable-gpu", "disable-dev-shm-usage"):
         options.add_argument(f"--{argument}")
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # which root may not have

@@ -14,6 +14,7 @@ from urllib.error import URLError
 
 ROOT = Path(__file__).parents[2]
 _PATIENCE = 60.0  # seconds
+_MLFLOW = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as make ui
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def _serving(command: Sequence[str], cwd: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, **_MLFLOW, "PYTHONPATH": str(ROOT / "src")}
     server = subprocess.Popen(
         [*command, "--port", str(port)],
         cwd=cwd,

@@ -14,6 +14,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHEAP = ["trainer.accelerator=cpu", "trainer.precision=fp32"]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all that train: making MLflow's tables takes longer than training."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 def run(name: str, folder: Path, **parameters: object) -> str:
     """Everything that a notebook printed or drew, as text; ``parameters`` come after its own."""
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
@@ -45,10 +51,10 @@ def test_no_outputs_are_committed(path: Path) -> None:
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
-def test_one_run(tmp_path: Path, smoke: list[str]) -> None:
+def test_one_run(folder: Path, smoke: list[str]) -> None:
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
     overrides = ["experiment=smoke", "norm=qk", "lr=0.1", "trainer.max_steps=12", tokens, *CHEAP]
-    shown = run("01_one_run.ipynb", tmp_path, overrides=overrides)
+    shown = run("01_one_run.ipynb", folder, overrides=overrides)
     assert "Outcome(lr=0.1, seed=0" in shown
     assert "image/png" in shown
 
@@ -61,11 +67,12 @@ def test_the_edge_of_a_search(finished: Finished) -> None:
     assert shown.count("image/png") == 4
 
 
-def test_a_variant_of_ones_own(tmp_path: Path, smoke: list[str]) -> None:
+def test_a_variant_of_ones_own(folder: Path, smoke: list[str]) -> None:
     pytest.importorskip("redline.report", reason="this version has no report")
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
-    overrides = ["experiment=smoke", "trainer.max_steps=8", "lr=0.01,10", tokens, *CHEAP]
-    shown = run("03_your_own_variant.ipynb", tmp_path, overrides=overrides)
+    search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_patience=null"]
+    overrides = ["experiment=smoke", *search, tokens, *CHEAP]
+    shown = run("03_your_own_variant.ipynb", folder, overrides=overrides)
     assert "largest stable learning rate" in shown
     assert "'qk_fc2': " in shown
     assert "image/png" in shown
