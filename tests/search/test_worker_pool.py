@@ -255,3 +255,19 @@ def test_slots_share_the_visible_gpus_out(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_workers_at_all_is_refused() -> None:
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
         make_slots(0, "auto")
+
+
+def test_a_job_that_is_kept_is_started_again_when_it_dies_and_ends_when_released(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redline.search.pool._START_AGAIN", 0.2)
+    pids: list[int] = []
+    pool.keep("fake_jobs:sleep", {}, tmp_path / "log", lambda message: pids.append(message["pid"]))
+    assert until(lambda: pool.poll(0.0) == [] and len(pids) == 1)
+    os.kill(pids[0], signal.SIGKILL)
+    assert until(lambda: pool.poll(0.0) == [] and len(pids) == 2)
+    assert all(slot.free for slot in pool.slots)
+    pool.release()
+    assert until(lambda: not alive(pids[1]))
+    assert pool.poll(0.5) == []
+    assert len(pids) == 2

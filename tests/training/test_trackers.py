@@ -32,7 +32,7 @@ def test_several_trackers_are_told_the_same(run_cfg, tmp_path, monkeypatch):
     (path,) = tmp_path.glob("csv/*/*/version_0/hparams.yaml")
     kept = yaml.safe_load(path.read_text())
     verdict = "diverged" if outcome.diverged else "stable"
-    assert (kept["lr"], kept["verdict"], kept["norm"]) == ("0.03", verdict, "any")
+    assert (kept["lr"], kept["verdict"], kept["norm"]) == (0.03, verdict, "any")
 
     (folder,) = tmp_path.glob("mlruns/tensorboard/*/*")
     board = EventAccumulator(str(folder))

@@ -57,7 +57,7 @@ class Pool:
     def __init__(self, slots: list[Slot], preload: list[str]) -> None:
         self.slots = slots
         self._kept: tuple[Slot, Callable[[], None], Callable[[dict[str, Any]], None]] | None = None
-        self._kept_started = -_START_AGAIN
+        self._kept_started = -float("inf")
         self._context = mp.get_context("forkserver")
         # The server is a fresh interpreter: it must find what we find.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

@@ -124,8 +124,7 @@ class Spool:
         """A file to become an artifact of the name ``name``, which may have folders in it."""
         path = self.folder / _FILES / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
+        path.write_bytes(content)  # whole before its record is; training does not wait for the disk
         self.append("artifact", name=name)
 
     def hurry(self) -> None:
