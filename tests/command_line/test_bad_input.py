@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from command_helpers import Answer, Ask, train
 
+from command_helpers import Answer, Ask, train
 from postgresql_server import ESCAPED, PostgreSQL
 
 SMALL = ["experiment=smoke", "trainer.max_steps=3", "trainer.accelerator=cpu"]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from command_helpers import ROOT, result, train, trials
 
 RAY = ROOT / ".venv" / "ray"
