@@ -227,6 +227,9 @@ def _all_runs(client: MlflowClient, experiment: str, where: str = "") -> list[Ru
     return runs
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
+    """What was the matter at first, without a password: clients wrap it in pages."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
     words = without_password(" ".join(str(error).split())) or type(error).__name__
     return words if len(words) < 200 else f"{words[:200]}…"
