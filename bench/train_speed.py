@@ -24,7 +24,7 @@ from _harness import (
     spread,
 )
 
-# Steps of a turn: for mini as many as the tracker writes at once, so that every turn pays for one write.
+# Steps of a turn: some seconds of training, so that the tracker's sender falls into every turn.
 STEPS = {"mini": 50, "small": 8}
 LEAN_BARS = {"mini_fp32": 0.97, "small_fp32": 0.97, "mini_bf16": 1.8, "small_bf16": 1.4}
 PEER_BAR = 1.0
