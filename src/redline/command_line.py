@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from redline.errors import OutageError, UnfinishedSearchError, UserError
 
-TRACEBACK_WANTED = "HYDRA_FULL_ERROR" in os.environ
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+TRACEBACK_WANTED = _FULL_ERROR in os.environ
 _USERS_MISTAKE = 2
 _OTHER = 1
 _MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
@@ -29,7 +30,8 @@ def user_errors() -> Iterator[None]:
     Anything else is let through.
     """
     # Hydra would print and exit by itself; with this set it raises, and we word it.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    before = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -49,6 +51,9 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(_OTHER)
+    finally:
+        if before is None:
+            del os.environ[_FULL_ERROR]
 
 
 def one_line(error: BaseException) -> str:

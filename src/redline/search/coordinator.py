@@ -88,6 +88,7 @@ class Coordinator:
                 self._loop()
         finally:
             self.storage.meanwhile = None
+            self.pool.hurry()
             for slot in self.pool.slots:
                 if slot.index in self.running:
                     self._abandon(slot)

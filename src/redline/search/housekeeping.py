@@ -40,8 +40,11 @@ class Housekeeping:
         self.pool.keep(f"{JOBS}:send", {"tracker": tracker}, self.directory / "send.log", self._hear)
         try:
             yield
-        finally:
-            self.pool.release()
+        except BaseException:
+            # Whoever stopped us is waiting, and the outbox keeps what is left.
+            self.pool.release(patience=0.0)
+            raise
+        self.pool.release()
 
     def tidy(self, coordinator: Coordinator, tracker: DictConfig) -> None:
         """Send what is left, and make the tracker agree with the search's verdicts."""

@@ -74,10 +74,10 @@ class Pool:
         slot = Slot(-1, None)
         self._kept = (slot, lambda: self.start(slot, job, payload, log), hear)
 
-    def release(self) -> None:
-        """End the job that is kept."""
+    def release(self, patience: float = 3.0) -> None:
+        """End the job that is kept, after ``patience`` seconds by force."""
         if self._kept is not None:
-            self.stop(self._kept[0])
+            self.stop(self._kept[0], patience)
             self._kept = None
 
     def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
@@ -117,6 +117,12 @@ class Pool:
                 self._free(slot)
             events.append((slot, message))
         return events
+
+    def hurry(self) -> None:
+        """Ask all jobs to end, so that they do so side by side when each is stopped."""
+        for slot in self.slots:
+            if slot.process is not None:
+                slot.process.terminate()
 
     def stop(self, slot: Slot, patience: float = 3.0) -> None:
         """End a slot's job: politely, then by force."""

@@ -21,7 +21,6 @@ from redline.training.outbox.spool import waiting_text, without_password
 from redline.training.trackers.tracked_run import TrackedRun, new_run_key
 
 _STALL = 5.0  # seconds in which a store that takes anything takes something
-_LATE_ID = 1.0  # seconds that a trial's end waits for its run's id
 _INTERRUPTED = 1.0  # seconds for the end of a run that is to end at once
 _LOOK_EVERY = 0.5  # seconds
 
@@ -129,9 +128,8 @@ class MLFlowOutboxLogger(Logger):
         self._spool.hurry()
         self._began = time.time()
         limit = self.send_timeout if status != "KILLED" else _INTERRUPTED
-        if self.run.in_search:
-            self._wait(lambda: self._spool.run_id is not None, min(limit, _LATE_ID))
-        elif not self._wait(lambda: self._spool.is_sent, limit):
+        # A search sends on when its trials have ended, and its next one is waiting.
+        if not self.run.in_search and not self._wait(lambda: self._spool.is_sent, limit):
             trouble = self._outbox.trouble(self.store, since=self._began)
             log.warning(waiting_text(self.store, trouble, self._outbox))
         self._run_id = self._spool.run_id
