@@ -89,7 +89,7 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
     )
     corpus, curves = open_corpus(cfg), Curves()
     module = build_module(cfg)
-    watch = Watch(build_rules(cfg.divergence, OnlineRule), None, lambda progress: None)
+    watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: None, lambda progress: None)
     data = TokenData(
         corpus,
         sequence_length=cfg.data.sequence_length,

@@ -13,7 +13,7 @@ from model_helpers import NORMS, ROOT
 from redline.training.build import build_model
 
 SRC = ROOT / "src"
-# The packages of redline that each may import besides itself; three modules are everybody's.
+# The packages of redline that each may import besides itself; four modules are everybody's.
 ALLOWED = {
     "model": set(),
     "stability": set(),
@@ -25,7 +25,7 @@ ALLOWED = {
     "gate": {"command_line"},
     "dashboard": {"search", "command_line"},
 }
-EVERYBODYS = {"errors", "files", "database"}
+EVERYBODYS = {"errors", "files", "database", "tracked_runs"}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 
 

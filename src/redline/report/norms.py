@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.report.search import Curve, Run
+from redline.report.search import Curve, Run, Search
 
 SITES = ("qkv", "proj", "fc1", "fc2")
 Norms = Mapping[str, Mapping[int, Curve]]  # site -> layer -> L2 norm of its output, mean over tokens
@@ -22,6 +22,18 @@ def output_norms(run: Run | None) -> Norms:
         if name is not None and run is not None:
             found.setdefault(name[1], {})[int(name[2])] = run.history(metric)
     return {site: found[site] for site in SITES if site in found}
+
+
+def pair_norms(search: Search, variant: str) -> list[tuple[Run, Norms]]:
+    """The variant's run at the edge and the one just above it, as far as their norms were logged.
+
+    Raises KeyError for an unknown variant, ValueError where none were.
+    """
+    runs = [run for run in search.variant(variant).pair if run is not None]
+    norms = [(run, its) for run in runs if (its := output_norms(run))]
+    if not norms:
+        raise ValueError(f"{variant}: no output norms were logged")
+    return norms
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from redline.database import with_driver
 from redline.report.search import Curve, Curves
+from redline.tracked_runs import all_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,7 +88,7 @@ class MLflowCurves:
 
     def _ask_for_run_ids(self, search: str) -> dict[str, str]:
         nothing: list[Run] = []
-        runs = self._ask(lambda client: _all_runs(client, search), nothing)
+        runs = self._ask(lambda client: all_runs(client, search), nothing)
         return {run.data.tags["run_key"]: run.info.run_id for run in runs if "run_key" in run.data.tags}
 
     def _ask_for_run(self, run_id: str) -> "Run | None":
@@ -118,18 +119,6 @@ class MLflowCurves:
 
             self._client = MlflowClient(self._tracking_uri)
         return self._client
-
-
-def _all_runs(client: "MlflowClient", search: str) -> "list[Run]":
-    found = client.get_experiment_by_name(search)
-    if found is None:
-        return []
-    page = client.search_runs([found.experiment_id])
-    runs = list(page)
-    while page.token:
-        page = client.search_runs([found.experiment_id], page_token=page.token)
-        runs += page
-    return runs
 
 
 def _unclipped(value: float) -> float:

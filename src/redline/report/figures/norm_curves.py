@@ -21,7 +21,7 @@ from redline.report.figures.style import (
     plain,
     quiet,
 )
-from redline.report.norms import SITES, Norms, output_norms
+from redline.report.norms import SITES, Norms, pair_norms
 from redline.report.search import Search
 
 
@@ -30,10 +30,7 @@ def norm_curves(search: Search, variant: str) -> Figure:
 
     Raises KeyError for an unknown variant, ValueError where no norms were logged.
     """
-    runs = [run for run in search.variant(variant).pair if run is not None]
-    norms = [(run, its) for run in runs if (its := output_norms(run))]
-    if not norms:
-        raise ValueError(f"{variant}: no output norms were logged")
+    norms = pair_norms(search, variant)
     sites = [site for site in SITES if any(site in its for _, its in norms)]
     layers = sorted({layer for _, its in norms for curves in its.values() for layer in curves})
     frame = Frame(left=1.25, top=0.65, right=0.85, bottom=0.5, beside=0.55, between=0.18)

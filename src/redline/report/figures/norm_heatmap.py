@@ -22,7 +22,7 @@ from redline.report.figures.style import (
     panels,
     plain,
 )
-from redline.report.norms import SITES, output_norms
+from redline.report.norms import SITES, pair_norms
 from redline.report.search import Curve, Run, Search
 
 
@@ -32,10 +32,7 @@ def norm_heatmap(search: Search, variant: str) -> Figure:
     The step of divergence is a dashed line; norms that are no finite number have a colour of their own.
     Raises KeyError for an unknown variant, ValueError where no norms were logged.
     """
-    runs = [run for run in search.variant(variant).pair if run is not None]
-    norms = [(run, its) for run in runs if (its := output_norms(run))]
-    if not norms:
-        raise ValueError(f"{variant}: no output norms were logged")
+    norms = pair_norms(search, variant)
     sites = [site for site in SITES if any(site in its for _, its in norms)]
     last = max(int(c.steps[-1]) for _, its in norms for layers in its.values() for c in layers.values())
     frame = Frame(left=1.25, top=0.65, bottom=1.1, beside=0.2, between=0.15)

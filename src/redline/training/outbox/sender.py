@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from filelock import Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
+from redline.tracked_runs import all_runs
 from redline.training.outbox.delivery import Delivery
 from redline.training.outbox.spool import Outbox, Parcel, State, waiting_text, without_password
 from redline.training.outbox.store import open_experiment, open_store
@@ -126,7 +126,7 @@ class Sender:
         try:
             return {
                 run.data.tags[RUN_KEY]: run.info.run_id
-                for run in _all_runs(self.client(), experiment)
+                for run in all_runs(self.client(), experiment)
                 if RUN_KEY in run.data.tags
             }
         except Exception as error:  # noqa: BLE001  # as in `step`
@@ -136,7 +136,7 @@ class Sender:
     def end_forgotten(self, experiment: str) -> None:
         """Mark as KILLED what claims to run, of an experiment of which nothing runs: its machine is gone."""
         try:
-            for run in _all_runs(self.client(), experiment, "attributes.status = 'RUNNING'"):
+            for run in all_runs(self.client(), experiment, "attributes.status = 'RUNNING'"):
                 self.client().set_terminated(run.info.run_id, "KILLED")
         # As in `step`; whoever tidies up next finds them too.
         except Exception as error:  # noqa: BLE001
@@ -213,18 +213,6 @@ class Sender:
             [experiment], f"tags.{RUN_KEY} = '{key}'", order_by=["attributes.start_time ASC"]
         )
         return [run.info.run_id for run in found]
-
-
-def _all_runs(client: MlflowClient, experiment: str, where: str = "") -> list[Run]:
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return []
-    page = client.search_runs([found.experiment_id], where)
-    runs = list(page)
-    while page.token:
-        page = client.search_runs([found.experiment_id], where, page_token=page.token)
-        runs += page
-    return runs
 
 
 def in_one_line(error: BaseException) -> str:

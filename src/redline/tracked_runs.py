@@ -1,0 +1,22 @@
+"""The runs of an experiment in MLflow, page by page."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # takes seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+def all_runs(client: "MlflowClient", experiment: str, where: str = "") -> "list[Run]":
+    """Those of the experiment of this name that MLflow's filter ``where`` lets through; none where it is not
+    there. Raises MlflowException where the store does not answer.
+    """
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    page = client.search_runs([found.experiment_id], where)
+    runs = list(page)
+    while page.token:
+        page = client.search_runs([found.experiment_id], where, page_token=page.token)
+        runs += page
+    return runs
