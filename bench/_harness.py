@@ -85,21 +85,34 @@ class Turn(NamedTuple):
     inside: float  # of it, in the functions that the contender had timed
 
 
+class Order(NamedTuple):
+    """What a contender's turn is to be."""
+
+    steps: int
+    setting: str | None = None  # for a contender that can train in several
+
+
 class Pace:
     """A contender's side of the race: it calls ``step_done`` after every step, and is held between turns.
 
-    The first step, with everything before it, belongs to no turn.
+    The first step, with everything before it, belongs to no turn. A contender that knows several settings
+    puts a function in ``switch``, called with the turn's setting before its clock starts.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.switch: Callable[[str], None] | None = None
         self._start, self._steps_left, self._inside = time.perf_counter(), 1, 0.0
 
     def step_done(self) -> None:
         self._steps_left -= 1
         if self._steps_left == 0:
             self._connection.send(Turn(time.perf_counter() - self._start, self._inside))
-            self._steps_left, self._inside = self._connection.recv(), 0.0
+            order: Order = self._connection.recv()
+            if order.setting is not None:
+                assert self.switch is not None
+                self.switch(order.setting)
+            self._steps_left, self._inside = order.steps, 0.0
             self._start = time.perf_counter()
 
     def timed(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -146,8 +159,8 @@ class Contender:
             self._process.join()
             return Failed(f"ended with status {self._process.exitcode}")
 
-    def take_turn(self, steps: int) -> Turn | Failed:
-        self._connection.send(steps)
+    def take_turn(self, steps: int, setting: str | None = None) -> Turn | Failed:
+        self._connection.send(Order(steps, setting))
         return self.wait()
 
     def stop(self) -> None:

@@ -1,53 +1,101 @@
 """What the taps cost a training step: the default monitor at its own cadence, and on every step, over none.
 
-The same runs, without a tracker, by turns in one session; a figure is the median over rounds of the ratio of
-two turns of the same round, each as long as two readings of the default cadence. `monitor=full`, and the
-default taps on steps that are not read, are shown beside it and have no bar.
+One run without a tracker, whose monitor is taken out and put back from step to step: processes differ by more
+than a tap costs, wherever their memory happens to lie, and a machine's pace changes within seconds. Steps are
+of three kinds: without a monitor, with one that does not read, with one that reads, its delivery included.
+What a kind costs is the median, over rounds of one step each, of its time over that of the step without.
+`monitor=full` has no bar.
 """
 
+import itertools
 import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
-from _harness import Contender, arguments, at_most, finish, machine, not_measured, race, spread
+from omegaconf import OmegaConf
 
-STEPS = 20  # of a turn: two readings of the default cadence
-MONITORS = {
-    "off": ["monitor=off"],
-    "default": ["monitor=default"],
-    "every_step": ["monitor=default", "monitor.every=1"],
-    "idle": ["monitor=default", "monitor.every=1000000"],
-    "full": ["monitor=full"],
-}
+from _harness import (
+    ROOT,
+    Cell,
+    Contender,
+    Failed,
+    Turn,
+    arguments,
+    at_most,
+    finish,
+    machine,
+    not_measured,
+    spread,
+)
+
+SETTINGS = ("off", "idle", "read")
+WARMUP = 20  # steps
+CADENCE = OmegaConf.load(ROOT / "conf" / "monitor" / "default.yaml").every
 BARS = {"default": 0.02, "every_step": 0.08}
 
 
+class RunError(Exception):
+    """The run failed; says why."""
+
+
+def milliseconds(monitor: str, cell: Cell, rounds: int) -> dict[str, list[float]]:
+    """Setting -> its steps, one a round, in an order that rotates. Raises RunError."""
+    contender = Contender(monitor, "contenders.switched", {"overrides": [f"monitor={monitor}"]})
+    with tempfile.TemporaryDirectory() as folder:
+        contender.start(cell, Path(folder) / monitor)
+        try:
+            _held(contender.wait())
+            _held(contender.take_turn(WARMUP, "read"))
+            found: dict[str, list[float]] = {setting: [] for setting in SETTINGS}
+            for setting in itertools.chain.from_iterable(_orders(rounds)):
+                found[setting].append(1000 * _held(contender.take_turn(1, setting)).seconds)
+            return found
+        finally:
+            contender.stop()
+
+
+def _orders(rounds: int) -> Iterator[tuple[str, ...]]:
+    """Every order in turn, so that each kind of step follows each other kind equally often."""
+    return itertools.islice(itertools.cycle(itertools.permutations(SETTINGS)), rounds)
+
+
+def more_than_off(steps: dict[str, list[float]], setting: str) -> float:
+    return statistics.median(on / off for on, off in zip(steps[setting], steps["off"], strict=True)) - 1
+
+
+def _held(turn: Turn | Failed) -> Turn:
+    if isinstance(turn, Failed):
+        raise RunError(turn.reason)
+    return turn
+
+
 def main() -> None:
-    parser = arguments(__doc__, cells=["tiny_fp32", "mini_fp32"], rounds=40)
-    parser.add_argument("--monitors", nargs="+", choices=MONITORS, default=list(MONITORS), help="beside off")
+    parser = arguments(__doc__, cells=["tiny_fp32", "mini_fp32"], rounds=400)
     options = parser.parse_args()
-    steps = options.steps or STEPS
-    chosen = [name for name in MONITORS if name in ("off", *BARS, *options.monitors)]
-    contenders = [
-        Contender(name, "contenders.ours", {"tracker": "none", "overrides": MONITORS[name]})
-        for name in chosen
-    ]
     print(machine(), flush=True)
     bars = {}
-    for cell in options.cells:
-        print(f"{cell}; {options.rounds} rounds of {steps} steps", flush=True)
-        result = race(contenders, cell, rounds=options.rounds, steps=steps, warmup=steps)
-        for name in chosen:
-            if name in result.failed or "off" in result.failed:
-                if name in BARS:
-                    reason = "; ".join(f"{one}: {why}" for one, why in result.failed.items())
-                    bars[f"{cell.name}_{name}"] = not_measured(BARS[name], reason)
-                continue
-            milliseconds = [1000 * seconds / steps for seconds in result.seconds(name)]
-            extra = [ratio - 1 for ratio in result.ratios(name, "off")]
-            print(
-                f"  {name:11} {spread(milliseconds, '.2f')} ms a step, more than off {spread(extra, '.2%')}"
-            )
-            if name in BARS:
-                bars[f"{cell.name}_{name}"] = at_most(BARS[name], statistics.median(extra))
+    for cell, monitor in itertools.product(options.cells, ("default", "full")):
+        # A reading of all taps takes longer than a step: a few show it.
+        rounds = options.rounds if monitor == "default" else -(-options.rounds // 10)
+        print(f"{cell}; monitor={monitor}; {rounds} rounds of three steps", flush=True)
+        try:
+            steps = milliseconds(monitor, cell, rounds)
+        except RunError as why:
+            print(f"  left out: {why}")
+            if monitor == "default":
+                bars |= {f"{cell.name}_{name}": not_measured(bar, str(why)) for name, bar in BARS.items()}
+            continue
+        extra = {name: more_than_off(steps, name) for name in SETTINGS}
+        for name in SETTINGS:
+            print(f"  {name:5} {spread(steps[name], '.2f')} ms a step, more than off {extra[name]:.2%}")
+        if monitor == "default":
+            costs = {
+                "default": extra["idle"] + (extra["read"] - extra["idle"]) / CADENCE,
+                "every_step": extra["read"],
+            }
+            print(f"  every {CADENCE} steps {costs['default']:.2%}, every step {costs['every_step']:.2%}")
+            bars |= {f"{cell.name}_{name}": at_most(BARS[name], value) for name, value in costs.items()}
     finish("monitor_cost", bars)
 
 

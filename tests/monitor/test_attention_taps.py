@@ -85,10 +85,11 @@ def test_by_default_one_number_for_the_whole_model():
 def test_no_more_queries_than_allowed_and_the_last_token_among_them(queries, sequences, shape):
     model, came = small_model(), {}
     tap = Tap()
-    on_logits(tap, model, queries, sequences, lambda layer, _, *seen: came.update({layer: seen}))
+    on_logits(tap, model, queries, sequences, lambda layer, _, sample: came.update({layer: sample}))
     whole = heard(twin(model))
     step(model, [tap])
-    for layer, (logit_NHST, mask_ST) in came.items():
+    for layer, sample in came.items():
+        logit_NHST, mask_ST = sample.logits(), sample.mask_ST
         N, heads, S, tokens = logit_NHST.shape
         assert shape == (N, S)
         assert queries >= N * S

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
-from redline.monitor.sampled_logits import check_sample, on_logits
+from redline.monitor.sampled_logits import Sample, check_sample, on_logits
 from redline.monitor.tap import Step, Tap
 
 
@@ -18,16 +18,16 @@ class MaxLogit(Tap):
         super().__init__()
         check_sample(queries, sequences)
         self.queries, self.sequences, self.per_head = queries, sequences, per_head
-        self.seen: dict[int, Tensor] = {}
+        self.seen: dict[int, Tensor] = {}  # (N,H) each
 
     def attach(self, model: Transformer) -> None:
         on_logits(self, model, self.queries, self.sequences, self._see)
 
-    def _see(self, layer: int, inner: ScaledDotProduct, logit_NHST: Tensor, mask_ST: Tensor) -> None:
-        self.seen[layer] = (logit_NHST + mask_ST).amax((0, 2, 3))
+    def _see(self, layer: int, inner: ScaledDotProduct, sample: Sample) -> None:
+        self.seen[layer] = sample.masked_logits().amax((1, 2)).view(-1, sample.heads)
 
     def after_update(self, step: Step) -> None:
-        max_LH = torch.stack(list(self.seen.values()))
+        max_LH = torch.stack(list(self.seen.values())).amax(1)
         self.values["attention/max_logit"] = max_LH.amax()
         if self.per_head:
             for layer, max_H in zip(self.seen, max_LH, strict=True):

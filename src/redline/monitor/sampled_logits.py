@@ -1,6 +1,8 @@
 """Attention logits of a few queries, computed beside the model: the fused path never holds any."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,32 @@ from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.tap import Tap
 
-# Called with the layer, the module that attends, the logits (N,H,S,T) and the mask (S,T) to be added to them.
-See = Callable[[int, ScaledDotProduct, Tensor, Tensor], None]
+
+@dataclass
+class Sample:
+    """The sampled queries (S) of the first sequences (N) of a batch, and all keys (T) of those, of H heads.
+
+    A logit is as it enters the site `score`: q·k times the scale, in fp32, before any cap. Heads are folded
+    into the batch: M = N·H, heads last.
+    """
+
+    q_MSK: Tensor
+    k_MKT: Tensor
+    mask_ST: Tensor  # to be added to the logits
+    scale: float
+    heads: int
+
+    def logits(self) -> Tensor:
+        """(N,H,S,T), not masked."""
+        M, S, _ = self.q_MSK.shape
+        return torch.bmm(self.q_MSK, self.k_MKT).mul_(self.scale).view(M // self.heads, self.heads, S, -1)
+
+    def masked_logits(self) -> Tensor:
+        """(M,S,T), minus infinity where a query does not look."""
+        return torch.baddbmm(self.mask_ST, self.q_MSK, self.k_MKT, alpha=self.scale)
+
+
+See = Callable[[int, ScaledDotProduct, Sample], None]  # with the layer and the module that attends
 
 
 def check_sample(queries: int, sequences: int) -> None:
@@ -23,11 +49,10 @@ def check_sample(queries: int, sequences: int) -> None:
 
 
 def on_logits(tap: Tap, model: Transformer, queries: int, sequences: int, see: See) -> None:
-    """While the tap is active, call ``see`` for every layer with the logits of at most ``queries`` queries.
+    """While the tap is active, call ``see`` for every layer with a sample of at most ``queries`` queries.
 
-    They are those of the batch's first ``sequences`` sequences (N), spread evenly over their tokens (S), the
-    last token among them; queries of one sequence share its keys. A logit is as it enters the site `score`:
-    q·k times the scale, in fp32, before any cap and before the mask.
+    They are those of the batch's first ``sequences`` sequences, spread evenly over their tokens, the last
+    token among them; queries of one sequence share its keys.
     """
     for layer, block in enumerate(model.blocks):
         inner = block.get_submodule("attention.inner")
@@ -44,11 +69,15 @@ def _hook(tap: Tap, inner: ScaledDotProduct, layer: int, queries: int, sequences
         N = min(B, sequences)
         S = min(T, queries // N)
         tokens = slice(T - 1 - (S - 1) * (T // S), T, T // S)
+        # Heads folded into the batch by hand: a matmul of four axes takes twice as long on a CPU.
+        q_MSK = q_BHTK.detach()[:N, :, tokens].reshape(N * H, S, K).float()
+        k_MKT = k_BHTK.detach()[:N].reshape(N * H, T, K).float().transpose(1, 2)
         # Autocast would take the products in bf16, where a logit of 1000 is known to 4 only.
-        with torch.no_grad(), torch.autocast(q_BHTK.device.type, enabled=False):
-            # Heads folded into the batch by hand: a matmul of four axes takes twice as long on a CPU.
-            q_MSK = q_BHTK[:N, :, tokens].float().mul(inner.scale).reshape(N * H, S, K)
-            k_MKT = k_BHTK[:N].float().reshape(N * H, T, K).transpose(1, 2)
-            see(layer, inner, torch.bmm(q_MSK, k_MKT).view(N, H, S, T), mask_TT[tokens])
+        device = q_BHTK.device.type
+        in_fp32 = (
+            torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+        )
+        with in_fp32:
+            see(layer, inner, Sample(q_MSK, k_MKT, mask_TT[tokens], inner.scale, H))
 
     inner.register_forward_pre_hook(sample)
