@@ -12,8 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from _harness import ROOT, at_least, finish, machine, spread
 
+STEPS = OmegaConf.load(ROOT / "conf" / "trainer" / "default.yaml").max_steps
 WAYS = {
     "two workers, one thread": (2, 1),
     "one worker, one thread": (1, 1),
@@ -42,7 +45,7 @@ def seconds(workers: int, threads: int, steps: int, tokens: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a run; default: the product's own")
     arguments = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("needs two cores")

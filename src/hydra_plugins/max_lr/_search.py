@@ -49,6 +49,9 @@ def search(
         print(cost_text(variants, question, settings.scout_steps))
         return {}
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
+    pool = Pool(slots, preload=["redline.training.warm"])
+    if here:
+        pool.warm_up()
 
     Path("mlruns").mkdir(exist_ok=True)
     storage = open_storage(settings.storage, settings.storage_patience)
@@ -77,7 +80,6 @@ def search(
         threads=threads,
     )
     if here:
-        pool = Pool(slots, preload=["redline.training.warm"])
         publishing = Publishing(settings.storage, settings.reference, settings.report_patience)
         result = run_search(plan, variants, asked, storage, pool, publishing)
     else:

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -63,6 +64,11 @@ class Pool:
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._context.set_forkserver_preload(["redline.search.silent_end", *preload])
+
+    def warm_up(self) -> None:
+        """Start the server now, beside what else there is to do: its imports take seconds."""
+        with suppress(OSError):  # `start` tries again
+            _start_server()
 
     def keep(
         self, job: str, payload: dict[str, Any], log: Path, hear: Callable[[dict[str, Any]], None]
