@@ -16,11 +16,9 @@ _PICTURES = "return [...document.images].every(image => image.complete && image.
 _LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"  # milliseconds
 
 
-def show_charts(browser: Browser, address: str, experiment: str, metrics: str) -> None:
-    """MLflow: a search's runs, a chart for each metric whose name holds ``metrics``."""
-    # Unless it is told otherwise the UI opens on its pages for language models in use.
-    view = "workflowType=machine_learning&compareRunsMode=CHART"
-    browser.open(f"{address}/#/experiments/{experiment}/runs?{view}")
+def show_charts(browser: Browser, page: str, metrics: str) -> None:
+    """MLflow: a search's page, its charts for each metric whose name holds ``metrics``."""
+    browser.open(page)
     browser.until("the charts", lambda: browser.run(_CURVES))
     _close_assistant(browser)
     browser.type("//input[@placeholder='Search metric charts']", metrics)

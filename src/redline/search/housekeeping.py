@@ -46,15 +46,21 @@ class Housekeeping:
             raise
         self.pool.release()
 
-    def tidy(self, coordinator: Coordinator, tracker: DictConfig) -> None:
-        """Send what is left, and make the tracker agree with the search's verdicts."""
-        if _has_outbox(tracker):
-            payload = {
-                "tracker": tracker,
-                "experiment": coordinator.settings.name,
-                "verdicts": coordinator.late_verdicts(),
-            }
-            coordinator.link_runs(self._run("tidy", payload)["run_ids"])
+    def tidy(self, coordinator: Coordinator, tracker: DictConfig) -> str | None:
+        """Send what is left, and make the tracker agree with the search's verdicts.
+
+        Gives the id of the search's experiment in MLflow, where that is known.
+        """
+        if not _has_outbox(tracker):
+            return None
+        payload = {
+            "tracker": tracker,
+            "experiment": coordinator.settings.name,
+            "verdicts": coordinator.late_verdicts(),
+        }
+        found = self._run("tidy", payload)
+        coordinator.link_runs(found["run_ids"])
+        return found["experiment_id"]
 
     def _hear(self, message: dict[str, Any]) -> None:
         self.display.say(message["doing"])

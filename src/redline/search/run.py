@@ -12,6 +12,7 @@ from rich.console import Console
 from redline.search.coordinator import Coordinator
 from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
+from redline.search.mlflow_pages import charts_page
 from redline.search.patient_storage import PatientStorage
 from redline.search.pool import Pool
 from redline.search.publish import Publishing, publish
@@ -60,15 +61,17 @@ def run_search(
             coordinator = Coordinator(settings, tasks, studies, storage, rules, pool, display)
             tracker = variants[0].cfg.tracker
             tracking_uri = OmegaConf.select(tracker, "mlflow.tracking_uri")
+            ui = OmegaConf.select(variants[0].cfg, "search.mlflow_ui")
             with housekeeping.sending(tracker):
                 entries = coordinator.run()
-            housekeeping.tidy(coordinator, tracker)
+            experiment_id = housekeeping.tidy(coordinator, tracker)
         except KeyboardInterrupt:
             display.say(f"stopped; the same command, or search.name={name}, goes on")
             raise
         display.say(f"done in {time.monotonic() - started:.0f} s")
     result = {"search": name, "ladder": ladder, "seeds": settings.seeds, "variants": entries}
-    show_result(console, result, settings.directory, publishing.reference)
+    charts = charts_page(ui, experiment_id) if ui and experiment_id else None
+    show_result(console, result, settings.directory, publishing.reference, charts)
     for variant, entry in entries.items():
         studies[variant].answer(entry)
     for study in studies.values():
@@ -81,10 +84,13 @@ def make_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
-def show_result(console: Console, result: Mapping[str, Any], directory: Path, reference: str) -> None:
-    """Write ``result.json`` and print its table."""
+def show_result(
+    console: Console, result: Mapping[str, Any], directory: Path, reference: str, charts: str | None = None
+) -> None:
+    """Write ``result.json``, print its table and where to look; ``charts``: the curves' page in MLflow."""
     path = directory / "result.json"
     write_result(path, result)
     console.print(result_table(result, reference))
     console.print(f"result: {path}", soft_wrap=True)
-    console.print("curves: make ui (MLflow), trials: make dashboard (Optuna)", soft_wrap=True)
+    console.print("curves: make ui (MLflow)" + (f", then {charts}" if charts else ""), soft_wrap=True)
+    console.print("trials: make dashboard (Optuna)", soft_wrap=True)

@@ -13,6 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from redline.search.mlflow_pages import run_page
 from redline.search.notes import in_words, study_note, trial_note, write_note
 from redline.search.owner import Owner
 from redline.search.verdicts import Point
@@ -224,7 +225,7 @@ class VariantStudy:
             self.facts.get("variant", self.name),
             self.ladder[point.rung],
             self.first_seed + point.seed,
-            f"{ui.rstrip('/')}/#/runs/{run_id}" if ui and run_id else None,
+            run_page(ui, run_id) if ui and run_id else None,
             verdict,
         )
         write_note(self.storage, self.study._study_id, trial_id, note)

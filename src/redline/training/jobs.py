@@ -82,8 +82,8 @@ def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
     """Send what is left, and make the tracker agree with the search.
 
     Payload: ``tracker``; ``experiment``, whose trials have all ended; ``verdicts``, run's key -> the rule
-    that the search's verdict names. Result: ``run_ids``, run's key -> MLflow's id, as far as
-    MLflow has them.
+    that the search's verdict names. Result: ``run_ids``, run's key -> MLflow's id, and
+    ``experiment_id``, as far as MLflow has them.
     """
     sender = _sender(payload["tracker"])
     for key, reason in payload["verdicts"].items():
@@ -92,7 +92,8 @@ def tidy(payload: dict[str, Any], send: Send) -> dict[str, Any]:
         send({"doing": sender.what_waits()})
     else:
         sender.end_forgotten(payload["experiment"])
-    return {"run_ids": sender.run_ids(payload["experiment"])}
+    experiment = payload["experiment"]
+    return {"run_ids": sender.run_ids(experiment), "experiment_id": sender.experiment_id(experiment)}
 
 
 def _sender(tracker: DictConfig) -> "Sender":

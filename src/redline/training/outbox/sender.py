@@ -133,6 +133,15 @@ class Sender:
             self.trouble = in_one_line(error)
             return {}
 
+    def experiment_id(self, experiment: str) -> str | None:
+        """None where the store has no such experiment, or does not answer."""
+        try:
+            found = self.client().get_experiment_by_name(experiment)
+        except Exception as error:  # noqa: BLE001  # as in `step`
+            self.trouble = in_one_line(error)
+            return None
+        return None if found is None else found.experiment_id
+
     def end_forgotten(self, experiment: str) -> None:
         """Mark as KILLED what claims to run, of an experiment of which nothing runs: its machine is gone."""
         try:
