@@ -18,8 +18,8 @@ def written_out(model):
     for layer, block in enumerate(model.blocks):
         here = {"block_in": x}
         here["qkv"] = block.attention.qkv(block.attn_in(x))
-        here["q"], here["k"], here["v"] = here["qkv"].split(D, -1)
-        q, k, v = (part.reshape(B, T, -1, D // 2).transpose(1, 2) for part in here["qkv"].split(D, -1))
+        here["q"], here["k"], here["v"] = parts = here["qkv"].split(D, -1)
+        q, k, v = (part.reshape(B, T, -1, D // 2).transpose(1, 2) for part in parts)
         q, k = block.attention.positions.rotate(q), block.attention.positions.rotate(k)
         weights = torch.softmax(q @ k.transpose(2, 3) / (D // 2) ** 0.5 + model.mask_TT, -1)
         here["proj"] = block.attention.proj((weights @ v).transpose(1, 2).reshape(B, T, D))
@@ -51,17 +51,18 @@ def test_only_what_was_asked_for_is_read():
 def test_gradients_of_outputs_before_clipping():
     model = small_model()
     seen, loss = written_out(twin(model))
-    tap = OutputGradNorm(list(LINEARS))
+    outputs = [*LINEARS, "q", "k", "v"]
+    tap = OutputGradNorm(outputs)
     got = read(model, tap)
-    assert set(got) == layered("output_grad_norm", LINEARS)
-    names = [name for name in seen if name.split("/")[0] in LINEARS]
+    assert set(got) == layered("output_grad_norm", outputs)
+    names = [name for name in seen if name.split("/")[0] in outputs]
     for name, gradient in zip(names, torch.autograd.grad(loss, [seen[n] for n in names]), strict=True):
         expected = gradient.square().sum(-1).sqrt().mean().item()
         assert got[f"output_grad_norm/{name}"] == pytest.approx(expected, rel=1e-3)
     tap.values.clear()
     twice = twin(model)
     step(model, [tap])
-    again = OutputGradNorm(list(LINEARS))
+    again = OutputGradNorm(outputs)
     again.attach(twice)  # beside the copied hooks, which are not active
     step(twice, [again])
     assert {n: v.item() for n, v in tap.values.items()} == {n: v.item() for n, v in again.values.items()}

@@ -36,7 +36,8 @@ def effective(model):
 @pytest.mark.parametrize("strategy", ["baseline", "sigma_reparam"])
 def test_weights_gradients_and_changes(strategy):
     model, seen = small_model(strategy).train(), {}
-    taps = {tap: tap(list(LINEARS)) for tap in (WeightNorm, WeightGradNorm, UpdateRatio)}
+    taps = {tap: tap(list(LINEARS)) for tap in (WeightGradNorm, UpdateRatio)}
+    taps[WeightNorm] = WeightNorm(list(LINEARS), ["norm", "rms"])
     for tap in taps.values():
         tap.attach(model)
     unclipped, untouched = [], twin(model)
@@ -54,6 +55,8 @@ def test_weights_gradients_and_changes(strategy):
         [scale] = {round(norm(g) / norm(trained.grad), 3) for g in gradients if torch.allclose(
             g / norm(g), trained.grad / norm(trained.grad), atol=1e-4)}  # fmt: skip
         assert scale > 2, "clipping is too mild to tell"
+        root = taps[WeightNorm].values[f"weight_rms/{name}"].item()
+        assert root == pytest.approx(seen[name].square().mean().sqrt().item(), rel=1e-5)
         gradient = norm(trained.grad) * scale
         assert taps[WeightNorm].values[f"weight_norm/{name}"].item() == pytest.approx(
             norm(seen[name]), rel=1e-5
@@ -67,7 +70,7 @@ def test_weights_gradients_and_changes(strategy):
 
 def test_reading_a_reparametrized_weight_moves_nothing():
     watched, alone = small_model("sigma_reparam").train(), small_model("sigma_reparam").train()
-    taps = [WeightNorm(list(LINEARS)), UpdateRatio(list(LINEARS))]
+    taps = [WeightNorm(list(LINEARS), ["norm"]), UpdateRatio(list(LINEARS))]
     for tap in taps:
         tap.attach(watched)
     for number in range(3):

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from redline.errors import UserError
 from redline.model import Transformer
-from redline.monitor.sites import ACTIVATIONS, checked, on_activations
+from redline.monitor.sites import ACTIVATIONS, checked, checked_statistics, on_activations
 from redline.monitor.tap import Step, Tap
-
-_STATISTICS = ("norm", "rms")
 
 
 class OutputNorm(Tap):
@@ -25,10 +22,7 @@ class OutputNorm(Tap):
     def __init__(self, sites: Sequence[str], statistics: Sequence[str]) -> None:
         super().__init__()
         self.sites = checked(sites, ACTIVATIONS)
-        for statistic in statistics:
-            if statistic not in _STATISTICS:
-                raise UserError(f"statistics={statistic}: allowed: {', '.join(_STATISTICS)}")
-        self.statistics = list(statistics)
+        self.statistics = checked_statistics(statistics)
         self.norms: dict[str, Tensor] = {}  # (B,T) each
         self.channels: dict[str, int] = {}
 

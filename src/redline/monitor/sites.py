@@ -10,7 +10,9 @@ from redline.monitor.tap import Tap
 
 LINEARS = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 _QKV_PARTS = ("q", "k", "v")  # of the QKV linear's output, before any norm of theirs
-ACTIVATIONS = (*LINEARS, *_QKV_PARTS, "block_in", "residual")
+OUTPUTS = (*LINEARS, *_QKV_PARTS)
+ACTIVATIONS = (*OUTPUTS, "block_in", "residual")
+STATISTICS = ("norm", "rms")
 
 
 def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
@@ -23,6 +25,14 @@ def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
     return list(sites)
 
 
+def checked_statistics(statistics: Sequence[str]) -> list[str]:
+    """The statistics as a list. Raises UserError as `checked` does."""
+    for statistic in statistics:
+        if statistic not in STATISTICS:
+            raise UserError(f"statistics={statistic}: allowed: {', '.join(STATISTICS)}")
+    return list(statistics)
+
+
 def linears(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[str, nn.Linear]]:
     """``<site>/layer_<l>`` and the linear there, for every layer."""
     for layer, block in enumerate(model.blocks):
@@ -30,6 +40,16 @@ def linears(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[str, nn.
             linear = block.get_submodule(LINEARS[site])
             assert isinstance(linear, nn.Linear)
             yield f"{site}/layer_{layer:02d}", linear
+
+
+def outputs(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[str, nn.Linear, int | None]]:
+    """``<site>/layer_<l>``, the linear that gives it, and which third of its output that is (None: all)."""
+    for layer, block in enumerate(model.blocks):
+        for site in sites:
+            part = _QKV_PARTS.index(site) if site in _QKV_PARTS else None
+            linear = block.get_submodule(LINEARS[site if part is None else "qkv"])
+            assert isinstance(linear, nn.Linear)
+            yield f"{site}/layer_{layer:02d}", linear, part
 
 
 def on_activations(

@@ -1,26 +1,36 @@
 """How large the weights are."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from redline.model import Transformer
-from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.sites import LINEARS, checked, checked_statistics, linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import effective_weight
 
 
 class WeightNorm(Tap):
-    """``weight_norm/<site>/layer_<l>``: the L2 norm of the matrix that a linear multiplied with."""
+    """Of the matrix that a linear multiplied with: ``weight_norm/<site>/layer_<l>``, the L2 norm, and
+    ``weight_rms/<site>/layer_<l>``, the root of the mean square.
+    """
 
-    def __init__(self, sites: Sequence[str]) -> None:
+    def __init__(self, sites: Sequence[str], statistics: Sequence[str]) -> None:
         super().__init__()
         self.sites = checked(sites, tuple(LINEARS))
+        self.statistics = checked_statistics(statistics)
 
     def attach(self, model: Transformer) -> None:
         self.linears = dict(linears(model, self.sites))
 
     def before_update(self, step: Step) -> None:
-        norms = torch._foreach_norm([effective_weight(linear) for linear in self.linears.values()])
-        for name, norm in zip(self.linears, norms, strict=True):
-            self.values[f"weight_norm/{name}"] = norm
+        weights = [effective_weight(linear) for linear in self.linears.values()]
+        norms = torch._foreach_norm(weights)
+        if "norm" in self.statistics:
+            for name, norm in zip(self.linears, norms, strict=True):
+                self.values[f"weight_norm/{name}"] = norm
+        if "rms" in self.statistics:
+            roots = torch._foreach_div(norms, [math.sqrt(weight.numel()) for weight in weights])
+            for name, rms in zip(self.linears, roots, strict=True):
+                self.values[f"weight_rms/{name}"] = rms
