@@ -72,11 +72,14 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     """A coordinator's trial. `cfg.fake`: ``edge`` (rates from there on diverge), ``losses`` (rate -> loss),
     ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
     ``refuse`` (a rate the user should not have asked for), ``seconds`` it takes (or rate -> seconds),
-    ``reports`` it makes between finding a file ``now`` and leaving ``reported``."""
+    ``reports`` it makes between finding a file ``now`` and leaving ``reported``, ``deaf`` (it does not
+    end when it is asked to)."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
     place.mkdir(parents=True, exist_ok=True)
+    if fake.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tries = len(list(place.glob("try-*")))
     (place / f"try-{tries}-{os.getpid()}").touch()
     send(

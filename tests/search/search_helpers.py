@@ -1,6 +1,7 @@
 """Outcomes made by hand, and a search without processes: workers that finish in any order."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -105,3 +106,10 @@ def simulate(
             done.given_up.add(point)
         else:
             done.outcomes[point] = found
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)

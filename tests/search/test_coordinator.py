@@ -1,6 +1,7 @@
 """The coordinator with a real storage and real processes, but trials that answer at once."""
 
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -11,7 +12,7 @@ import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
-from search_helpers import DEGRADED, outcome
+from search_helpers import DEGRADED, outcome, wait_for
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
@@ -96,6 +97,26 @@ def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str,
     assert done.entries["qkv"]["max_stable_lr"] == 0.4
     assert states(url)["crash"] == 2
     assert "given up" in done.said
+
+
+def test_ctrl_c_waits_once_for_all_trials_that_do_not_end(
+    url: str, tmp_path: Path, coordinators: Coordinators
+) -> None:
+    names = ["qk", "qkv", "qk_cap", "baseline"]
+    process = coordinators.start(
+        url=url,
+        directory=str(tmp_path),
+        variants={name: {"edge": 0.8, "seconds": 60, "deaf": True} for name in names},
+        ladder=LADDER,
+        workers=len(names),
+    )
+    coordinators.go()
+    wait_for(lambda: len(list(tmp_path.glob("trials/*/*/try-0-*"))) == len(names), "four trials")
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert time.monotonic() - began < 6  # two seconds for each would be eight
+    assert [states(url, name) for name in names] == [{"interrupted": 1}] * len(names)
 
 
 def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(url: str, tmp_path: Path) -> None:

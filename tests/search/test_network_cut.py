@@ -9,7 +9,8 @@ import pytest
 from coordinate import Coordinators
 from network import Network
 from optuna.trial import TrialState
-from test_postgresql import finished_points, some_study_has, states, wait_for
+from search_helpers import wait_for
+from test_postgresql import finished_points, some_study_has, states
 
 from postgresql_server import PostgreSQL
 

@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import optuna
 import pytest
 from coordinate import Coordinators, coordinate
 from optuna.trial import TrialState
+from search_helpers import wait_for
 
 from postgresql_server import PostgreSQL
 from redline.database import first_opening
@@ -34,13 +34,6 @@ def states(url: str, variant: str = "qk") -> Counter[str]:
 def finished_points(url: str, variant: str = "qk") -> list[tuple[float, int]]:
     done = [trial for trial in trials(url, variant) if trial.state == TrialState.COMPLETE]
     return [(trial.params["lr"], trial.params["seed"]) for trial in done]
-
-
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 def some_study_has(url: str, *wanted: TrialState) -> bool:

@@ -48,6 +48,7 @@ class Running:
 
 _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial
 _LOOK_EVERY = 2.0  # seconds between two looks at what other machines did
+_FAREWELL = 2.0  # seconds that trials are given to end by themselves, all of them together
 
 
 class Coordinator:
@@ -89,9 +90,10 @@ class Coordinator:
         finally:
             self.storage.meanwhile = None
             self.pool.hurry()
+            until = time.monotonic() + _FAREWELL
             for slot in self.pool.slots:
                 if slot.index in self.running:
-                    self._abandon(slot)
+                    self._abandon(slot, patience=max(0.0, until - time.monotonic()))
         return {name: self._result(name) for name, variant in self.variants.items() if not variant.is_scout}
 
     def late_verdicts(self) -> dict[str, str]:
@@ -258,9 +260,9 @@ class Coordinator:
         verdict = f"diverged by {reason} at step {outcome.step}" if reason else "stable"
         self.display.say(f"{run.label}: {verdict}{loss}")
 
-    def _abandon(self, slot: Slot, why: str = "interrupted") -> None:
+    def _abandon(self, slot: Slot, why: str = "interrupted", patience: float = _FAREWELL) -> None:
         run = self.running.pop(slot.index)
-        self.pool.stop(slot)
+        self.pool.stop(slot, patience)
         self._unheard = [(its, message) for its, message in self._unheard if its is not slot]
         # A storage that is gone learns it from others, as it would of a machine that is.
         with suppress(OutageError), self.storage.briefly():
