@@ -49,8 +49,9 @@ def search(
         print(cost_text(variants, question, settings.scout_steps))
         return {}
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
-    pool = Pool(slots, preload=["redline.training.warm"])
-    if here:
+    # None where jobs search: a pool's environment is not to be theirs.
+    pool = Pool(slots, preload=["redline.training.warm"]) if here else None
+    if pool is not None:
         pool.warm_up()
 
     Path("mlruns").mkdir(exist_ok=True)
@@ -79,7 +80,7 @@ def search(
         trial_job=f"{JOBS}:trial",
         threads=threads,
     )
-    if here:
+    if pool is not None:
         publishing = Publishing(settings.storage, settings.reference, settings.report_patience)
         result = run_search(plan, variants, asked, storage, pool, publishing)
     else:

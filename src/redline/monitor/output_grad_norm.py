@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.model import Transformer
-from redline.monitor.sites import OUTPUTS, checked, outputs
+from redline.monitor.sites import OUTPUTS, checked, outputs, third
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import trained_weight
 
@@ -27,7 +27,7 @@ class _Probe(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_BTC: Tensor) -> tuple[Tensor, Tensor, None]:
-        seen_BTC = grad_BTC if ctx.part is None else grad_BTC.chunk(3, -1)[ctx.part]
+        seen_BTC = third(grad_BTC, ctx.part)
         return grad_BTC, torch.linalg.vector_norm(seen_BTC, dim=-1, dtype=torch.float32).mean(), None
 
 

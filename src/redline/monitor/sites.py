@@ -12,7 +12,7 @@ LINEARS = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "
 _QKV_PARTS = ("q", "k", "v")  # of the QKV linear's output, before any norm of theirs
 OUTPUTS = (*LINEARS, *_QKV_PARTS)
 ACTIVATIONS = (*OUTPUTS, "block_in", "residual")
-STATISTICS = ("norm", "rms")
+_STATISTICS = ("norm", "rms")
 
 
 def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
@@ -28,8 +28,8 @@ def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
 def checked_statistics(statistics: Sequence[str]) -> list[str]:
     """The statistics as a list. Raises UserError as `checked` does."""
     for statistic in statistics:
-        if statistic not in STATISTICS:
-            raise UserError(f"statistics={statistic}: allowed: {', '.join(STATISTICS)}")
+        if statistic not in _STATISTICS:
+            raise UserError(f"statistics={statistic}: allowed: {', '.join(_STATISTICS)}")
     return list(statistics)
 
 
@@ -46,7 +46,7 @@ def outputs(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[str, nn.
     """``<site>/layer_<l>``, the linear that gives it, and which third of its output that is (None: all)."""
     for layer, block in enumerate(model.blocks):
         for site in sites:
-            part = _QKV_PARTS.index(site) if site in _QKV_PARTS else None
+            part = _part(site)
             linear = block.get_submodule(LINEARS[site if part is None else "qkv"])
             assert isinstance(linear, nn.Linear)
             yield f"{site}/layer_{layer:02d}", linear, part
@@ -61,24 +61,29 @@ def on_activations(
             _hook(tap, block, site, f"{site}/layer_{layer:02d}", see)
 
 
+def third(x_BTC: Tensor, part: int | None) -> Tensor:
+    """That part of QKV's output, or all of it."""
+    return x_BTC if part is None else x_BTC.chunk(3, -1)[part]
+
+
+def _part(site: str) -> int | None:
+    return _QKV_PARTS.index(site) if site in _QKV_PARTS else None
+
+
 def _hook(tap: Tap, block: nn.Module, site: str, name: str, see: Callable[[str, Tensor], None]) -> None:
+    part = _part(site)
+
     def see_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if tap.active:
             see(name, inputs[0].detach())
 
     def see_output(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> None:
         if tap.active:
-            see(name, output_BTC.detach())
-
-    def see_part(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> None:
-        if tap.active:
-            see(name, output_BTC.detach().chunk(3, -1)[_QKV_PARTS.index(site)])
+            see(name, third(output_BTC.detach(), part))
 
     if site == "block_in":
         block.register_forward_pre_hook(see_input)
     elif site == "residual":
         block.register_forward_hook(see_output)
-    elif site in _QKV_PARTS:
-        block.get_submodule(LINEARS["qkv"]).register_forward_hook(see_part)
     else:
-        block.get_submodule(LINEARS[site]).register_forward_hook(see_output)
+        block.get_submodule(LINEARS[site if part is None else "qkv"]).register_forward_hook(see_output)
