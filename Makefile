@@ -75,7 +75,6 @@ gate: setup ## has anything got worse since a stored search? make gate BASELINE=
 
 # Jobs are for judging language models' answers, and take processes. SQLAlchemy's own driver for postgresql:// is psycopg2; ours is psycopg 3.
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE
-	@echo "open http://localhost:5000/#/experiments?workflowType=machine_learning"
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		.venv/bin/mlflow ui --workers 1 --port 5000 --backend-store-uri '$(TRACKING_URI:postgresql://%=postgresql+psycopg://%)'
 

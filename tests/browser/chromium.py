@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -44,7 +45,9 @@ class Browser:
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:
         """The first true answer."""
-        return WebDriverWait(self.driver, _PATIENCE, 0.2).until(lambda _: condition(), f"never showed {what}")
+        # A page that draws itself anew takes an element away between the look for it and the click.
+        wait = WebDriverWait(self.driver, _PATIENCE, 0.2, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda _: condition(), f"never showed {what}")
 
     def shows(self, *texts: str) -> None:
         for text in texts:
@@ -58,6 +61,9 @@ class Browser:
 
     def find(self, xpath: str) -> WebElement:
         return self.until(xpath, lambda: self.driver.find_elements(By.XPATH, xpath))[0]
+
+    def click(self, xpath: str) -> None:
+        self.until(xpath, lambda: self.driver.find_element(By.XPATH, xpath).click() is None)
 
     def click_if_there(self, xpath: str) -> None:
         for element in self.driver.find_elements(By.XPATH, xpath):

@@ -77,6 +77,18 @@ def test_the_page_that_a_search_names_shows_its_norm_curves_with_no_setting(
     assert browser.hosts() <= {"localhost", "data:"}
 
 
+def test_a_search_is_one_click_away_where_mlflow_is_set_to_model_training(
+    browser: Browser, mlflow_ui: str, search: str, runs: list[Run]
+) -> None:
+    browser.open(mlflow_ui)
+    browser.click("//*[.='Model training']")
+    browser.open(f"{mlflow_ui}/#/experiments")
+    browser.click(f"//a[.='{search}']")
+    browser.shows(*{run.info.run_name for run in runs})
+    assert browser.errors() == []
+    assert browser.hosts() <= {"localhost", "data:"}
+
+
 def test_the_dashboard_names_the_answer_and_greys_what_diverged(
     browser: Browser, dashboard: str, study: optuna.Study, finished: Finished, screenshot: Screenshot
 ) -> None:
