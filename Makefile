@@ -73,10 +73,10 @@ gate: setup ## has anything got worse since a stored search? make gate BASELINE=
 	@test -n "$(BASELINE)" || { echo "error: BASELINE: not given; allowed: the path of a stored result.json"; exit 2; }
 	$(PY) -m redline.gate "$(BASELINE)" $(if $(NEW),"$(NEW)") $(ARGS)
 
-# Jobs are for judging language models' answers, and take processes. SQLAlchemy's own driver for postgresql:// is psycopg2; ours is psycopg 3.
+# Jobs are for judging language models' answers, and take processes.
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		.venv/bin/mlflow ui --workers 1 --port 5000 --backend-store-uri '$(TRACKING_URI:postgresql://%=postgresql+psycopg://%)'
+		.venv/bin/mlflow ui --workers 1 --port 5000 --backend-store-uri '$(TRACKING_URI)'
 
 dashboard: setup ## Optuna's dashboard on the searches: make dashboard STORAGE=postgresql://USER:PASSWORD@HOST/DATABASE
 	$(PY) -m redline.dashboard '$(STORAGE)'

@@ -66,7 +66,7 @@ def recorded() -> list[Curve]:
         its = {key: rows[key][index] for key in rows}
         width = int(its["width"])
         into_residual = np.maximum(its["norm/proj"], its["norm/fc2"]) / math.sqrt(width)
-        readings = {"max_logit": its["max_logit"], "output_rms": into_residual}
+        readings = {"max_logit": its["max_logit"], "output_gain": into_residual / width**2}
         curves.append(
             Curve(
                 str(its["norm"]),
@@ -173,7 +173,7 @@ def evaluate(title: str, curves: Iterable[Curve], every: int) -> dict[str, float
 
 def show_room(curves: Sequence[Curve]) -> None:
     """Between what limits each reading tells the tuned runs apart: its peaks, smallest first."""
-    for name in ("max_logit", "output_rms"):
+    for name in ("max_logit", "output_gain"):
         peaks = sorted((float(np.nanmax(its.readings[name])), its.norm, its.reason) for its in curves)
         text = ", ".join(f"{peak:.3g} {norm} {reason or 'stable'}" for peak, norm, reason in peaks)
         print(f"  peaks of {name}: {text}")

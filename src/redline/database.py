@@ -1,4 +1,4 @@
-"""Databases by URL: their driver, how a dead connection is found out, and who opens a fresh one first."""
+"""Databases by URL: how a dead connection is found out, and who opens a fresh one first."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,6 @@ from filelock import FileLock
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 _FIRST_OPENING = 78_165  # an advisory lock's name: any number, the same for everybody
-
-
-def with_driver(url: str) -> str:
-    """``url`` with psycopg 3 as PostgreSQL's driver where it names none; SQLAlchemy would take psycopg2."""
-    scheme, colon, rest = url.partition("://")
-    return f"postgresql+psycopg://{rest}" if colon and scheme == "postgresql" else url
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
@@ -49,7 +43,7 @@ def first_opening(url: str) -> Iterator[None]:
                 yield
             return
     elif url.startswith("postgresql"):
-        with _advisory_lock(make_url(with_driver(url))):
+        with _advisory_lock(make_url(url)):
             yield
         return
     yield

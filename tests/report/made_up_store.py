@@ -21,6 +21,7 @@ LADDER = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 INITIAL = 7.0  # nats
 # Markup, and what matplotlib would take for a formula, and a wrong one.
 ODD_NAME = """qk, data.path=<b>a/$x_$ & 'y'"</b>"""
+STEPS = list(range(0, 100, 10))
 SITES = ("qkv", "proj", "fc1", "fc2")
 
 KINDS = ["one-variant", "all-diverged", "untracked", "running", "full"]  # of searches, see conftest
@@ -74,11 +75,10 @@ def add_search(
     variants: Mapping[str, Sequence[Fake]],
     *,
     seeds: int = 1,
-    tracked: bool = True,
     ended: bool = True,
 ) -> None:
     storage = open_storage(stores.storage, patience=60.0)
-    client = MlflowClient(stores.tracking_uri) if tracked else None
+    client = MlflowClient(stores.tracking_uri) if stores.tracking_uri else None
     experiment = None
     if client is not None:
         experiment = client.create_experiment(name, (stores.searches.parent / "artifacts" / name).as_uri())
@@ -110,6 +110,33 @@ def add_search(
         (stores.searches / name).mkdir()
         result = {"search": name, "ladder": LADDER, "seeds": seeds, "variants": entries}
         write_result(stores.searches / name / "result.json", result)
+
+
+def add_full_search(stores: Stores) -> None:
+    """The search "full": two variants, two seeds, every kind of run."""
+    stable = norms(STEPS, layers=3) | {"attention/max_logit": {0: 10.0, 50: 800.0, 90: 700.0}}
+    burst = norms(STEPS[:4], 3, odd={20: math.inf, 30: math.nan}) | {
+        "attention/max_logit": {0: 9.0, 10: math.inf}
+    }
+    logits = {"attention/max_logit": {0: 9.0, 10: 2.0e4}}
+    full = {
+        "baseline": [
+            Fake(0, val_loss=4.5, curves=stable),
+            Fake(1, val_loss=4.25, curves=stable),
+            Fake(1, 1, val_loss=4.375, curves=stable, sent_late=True),
+            Fake(2, val_loss=None, reason="non_finite", curves=burst),
+            Fake(2, 1, val_loss=9.5, reason="no_learning", curves=logits),
+            Fake(5, val_loss=None, reason="blow_up", curves=logits),
+        ],
+        ODD_NAME: [
+            Fake(0, val_loss=4.125, curves=stable),
+            Fake(2, val_loss=4.0, curves=stable),
+            Fake(3, val_loss=4.5, reason="degraded", late=True, curves=norms(STEPS, 3, size=2.5)),
+            Fake(3, 1, val_loss=4.75, reason="degraded", late=True),
+            Fake(4, state="crash"),
+        ],
+    }
+    add_search(stores, "full", full, seeds=2)
 
 
 def _add_trial(study: VariantStudy, fake: Fake, run_id: str | None) -> None:

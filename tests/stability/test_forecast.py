@@ -15,8 +15,8 @@ VALUES = st.floats(0.0, 1e5) | st.sampled_from([NAN, INF, 0.0])
 CURVES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=20)
 
 
-def forecaster(max_logit=1000.0, output_rms=100.0):
-    return Forecaster(max_logit, output_rms)
+def forecaster(max_logit=1000.0, output_gain=100.0):
+    return Forecaster(max_logit, output_gain)
 
 
 def warned(its, values, name="max_logit"):
@@ -31,12 +31,12 @@ def steps(*args):
 
 def test_growth_past_its_limit_warns_once():
     assert steps(forecaster(), [10, 1000, 1001, 5000, 10, 5000]) == [20]
-    assert steps(forecaster(), [10, 101, 99], "output_rms") == [10]
+    assert steps(forecaster(), [10, 101, 99], "output_gain") == [10]
 
 
-@pytest.mark.parametrize("name", ["max_logit", "output_rms"])
+@pytest.mark.parametrize("name", ["max_logit", "output_gain"])
 def test_the_reason_names_the_reading_and_its_limit(name):
-    [forecast] = warned(forecaster(max_logit=50.0, output_rms=50.0), [10, 70], name)
+    [forecast] = warned(forecaster(max_logit=50.0, output_gain=50.0), [10, 70], name)
     assert (forecast.step, forecast.reason) == (10, f"{name} 70, limit 50")
 
 
@@ -59,8 +59,8 @@ def test_a_limit_that_is_off_and_a_reading_that_is_not_there():
 
 def test_either_reading_warns_and_only_the_first():
     its = forecaster()
-    assert its.read(0, {"max_logit": 5.0, "output_rms": 101.0}) is not None
-    assert its.read(10, {"max_logit": 5000.0, "output_rms": 101.0}) is None
+    assert its.read(0, {"max_logit": 5.0, "output_gain": 101.0}) is not None
+    assert its.read(10, {"max_logit": 5000.0, "output_gain": 101.0}) is None
 
 
 @given(CURVES, st.data())
@@ -68,12 +68,12 @@ def test_either_reading_warns_and_only_the_first():
 def test_a_curve_read_in_two_parts_gives_the_forecast_of_the_whole(curve, data):
     split = data.draw(st.integers(0, len(curve)))
     whole, parts = forecaster(), forecaster()
-    for index, (logit, rms) in enumerate(curve):
+    for index, (logit, gain) in enumerate(curve):
         if index == split:
             stored = json.loads(json.dumps(parts.state_dict()))
             parts = forecaster()
             parts.load_state_dict(stored)
-        readings = {"max_logit": logit, "output_rms": rms}
+        readings = {"max_logit": logit, "output_gain": gain}
         assert parts.read(5 * index, readings) == whole.read(5 * index, readings)
     assert parts.forecast == whole.forecast
 
@@ -86,7 +86,7 @@ def test_the_warning_is_of_the_first_reading_that_passes(curve, limit):
     assert steps(forecaster(max_logit=limit), logits) == passed[:1]
 
 
-@pytest.mark.parametrize(("name", "bad"), [("max_logit", 0.0), ("max_logit", NAN), ("output_rms", -1.0)])
+@pytest.mark.parametrize(("name", "bad"), [("max_logit", 0.0), ("max_logit", NAN), ("output_gain", -1.0)])
 def test_limits_are_above_zero(name, bad):
     with pytest.raises(ValueError, match=name):
         forecaster(**{name: bad})
@@ -111,6 +111,6 @@ def test_a_bare_off_of_yaml_is_off_and_anything_else_a_mistake(composed):
 
 
 def test_the_keys_reach_the_forecaster(composed):
-    keys = ["divergence.forecaster.max_logit=5", "divergence.forecaster.output_rms=null"]
+    keys = ["divergence.forecaster.max_logit=5", "divergence.forecaster.output_gain=null"]
     _, its = build_forecaster(composed(*keys).divergence)
-    assert its.limits == {"max_logit": 5, "output_rms": None}
+    assert its.limits == {"max_logit": 5, "output_gain": None}

@@ -18,7 +18,7 @@ from redline.training.run import run
 HUGE = [
     "lr=3",
     "monitor.every=2",
-    "divergence.forecaster.output_rms=5",
+    "divergence.forecaster.output_gain=0.005",
     "divergence.forecaster.max_logit=null",
 ]
 HUGE += ["divergence.no_learning=null"]
@@ -37,7 +37,7 @@ def test_a_warning_says_so_and_changes_nothing(run_cfg, tmp_path, caplog):
     [line] = [its.getMessage() for its in caplog.records if "expected to diverge" in its.getMessage()]
     step = state(tmp_path / "warn")["EarlyWarning"]["forecast"]["step"]
     assert line.startswith(f"step {step}: ")
-    assert "output_rms" in line
+    assert "output_gain" in line
 
 
 def test_an_ended_run_is_diverged_by_forecast_at_its_step(run_cfg, tmp_path):
@@ -66,7 +66,7 @@ def test_a_rule_that_broke_by_then_gives_the_reason(run_cfg, tmp_path):
 @pytest.mark.parametrize("stop", [4, 6, 9])
 @pytest.mark.parametrize("mode", ["warn", "end"])
 def test_a_resumed_run_is_warned_of_once_and_ends_where_it_would_have(run_cfg, tmp_path, caplog, mode, stop):
-    cfg = run_cfg(*HUGE, "lr=0.3", "divergence.forecaster.output_rms=3", f"divergence.forecast={mode}")
+    cfg = run_cfg(*HUGE, "lr=0.3", "divergence.forecaster.output_gain=0.003", f"divergence.forecast={mode}")
     whole, losses = train(cfg, tmp_path / "whole")
     warned_at = state(tmp_path / "whole")["EarlyWarning"]["forecast"]["step"]
     assert warned_at > 3
@@ -134,8 +134,8 @@ def test_readings_are_the_largest_over_layers_of_what_enters_the_residual_stream
         "norm/proj/layer_00": 8.0, "norm/fc2/layer_01": 16.0, "norm/qkv/layer_00": 99.0,
         "attention/max_logit": 7.0, "attention/max_logit/layer_00/head_00": 99.0, "train/loss": 1.0,
     }  # fmt: skip
-    assert readings(values, width=16) == {"output_rms": 4.0, "max_logit": 7.0}
+    assert readings(values, width=16) == {"output_gain": 4.0 / 16**2, "max_logit": 7.0}
     assert readings({"norm/qkv/layer_00": 99.0}, width=16) == {}
     for order in (1, -1):
         its = dict([("norm/fc2/layer_00", float("nan")), ("norm/fc2/layer_01", 1.0)][::order])
-        assert readings(its, width=16) == {"output_rms": float("inf")}
+        assert readings(its, width=16) == {"output_gain": float("inf")}

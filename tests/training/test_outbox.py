@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow_server import Network, Server, free_port
 from omegaconf import OmegaConf
 from training_helpers import train
 
+from mlflow_server import Network, Server, free_port
 from redline.training.outbox import Outbox
 from redline.training.outbox.sender import Sender
 from redline.training.trackers import TrackedRun, build_trackers

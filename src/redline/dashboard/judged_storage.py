@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from redline.database import connect_arguments, with_driver
+from redline.database import connect_arguments
 from redline.errors import UserError
 from redline.search.study import CONSTRAINTS
 
@@ -51,7 +51,7 @@ class JudgedStorage(RDBStorage):
 def open_judged(url: str) -> JudgedStorage:
     """The storage at ``url``. Raises UserError where there is none with a search."""
     try:
-        parsed = make_url(with_driver(url))
+        parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
             raise UserError(f"storage={url}: no such file; allowed: the storage of a search that has begun")
         return JudgedStorage(

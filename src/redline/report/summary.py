@@ -9,7 +9,6 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 
-from redline.database import with_driver
 from redline.report.search import Search, Variant
 
 _HEADLINES = (
@@ -31,7 +30,7 @@ def publish_summary(search: Search, tracking_uri: str, artifacts: Iterable[Path]
     Metrics are named as in ``max_stable_lr/qk``. Raises LookupError where the search is not tracked there,
     MlflowException where the store does not take them.
     """
-    client = MlflowClient(with_driver(tracking_uri))
+    client = MlflowClient(tracking_uri)
     experiment = client.get_experiment_by_name(search.name)
     if experiment is None:
         raise LookupError(f"MLflow has no experiment {search.name}")

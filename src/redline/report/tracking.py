@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from redline.database import with_driver
 from redline.report.search import Curve, Curves
 from redline.tracked_runs import all_runs
 
@@ -65,7 +64,7 @@ class MLflowCurves:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.trouble: str | None = None
-        self._tracking_uri = with_driver(tracking_uri)
+        self._tracking_uri = tracking_uri
         self._client: MlflowClient | None = None
         self._run_ids = cache(self._ask_for_run_ids)
         self._run = cache(self._ask_for_run)

@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from redline.database import connect_arguments, first_opening, with_driver
+from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
 from redline.search.patient_storage import PatientStorage
 
@@ -25,7 +25,7 @@ def open_storage(url: str, patience: float) -> PatientStorage:
     Raises UserError, naming the key but no password, where it does not open now.
     """
     try:
-        parsed = make_url(with_driver(url))
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         # The part before the last @ may hold a password, and the reason a part of it.
         shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
@@ -55,5 +55,4 @@ def open_storage(url: str, patience: float) -> PatientStorage:
 def _shown(url: URL) -> str:
     """As the user wrote it, but for the password."""
     secret = {key: "***" for key in url.query if "password" in key}
-    text = url.update_query_dict(secret).render_as_string(hide_password=True)
-    return text.replace("postgresql+psycopg://", "postgresql://", 1)
+    return url.update_query_dict(secret).render_as_string(hide_password=True)

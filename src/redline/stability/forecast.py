@@ -18,12 +18,14 @@ class Forecaster:
     """Warns, once a run, when a reading passes its limit or is not finite.
 
     Two readings: ``max_logit``, the largest attention logit (Wortsman et al. 2023, section 3.1: the loss is
-    hurt from about 1e3 on), and ``output_rms``, the largest RMS of what attention and MLP add to the residual
-    stream. A limit that is None is off.
+    hurt from about 1e3 on), and ``output_gain``, the largest RMS of what attention and MLP add to the
+    residual stream, over the square of its width. A matrix's entries move together under Adam, so that what
+    it puts out grows as LR times width (Yang et al. 2022, arXiv 2203.03466, table 3), and between two norms
+    there are two matrices. A limit that is None is off.
     """
 
-    def __init__(self, max_logit: float | None, output_rms: float | None) -> None:
-        self.limits = {"max_logit": max_logit, "output_rms": output_rms}
+    def __init__(self, max_logit: float | None, output_gain: float | None) -> None:
+        self.limits = {"max_logit": max_logit, "output_gain": output_gain}
         for name, limit in self.limits.items():
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name}={limit}: allowed: a number above 0, or null")

@@ -48,7 +48,8 @@ def readings(values: Mapping[str, float], width: int) -> dict[str, float]:
     if norms:
         # max() of a list with a NaN depends on its order.
         finite = all(map(math.isfinite, norms))
-        found["output_rms"] = max(norms) / math.sqrt(width) if finite else math.inf
+        rms = max(norms) / math.sqrt(width) if finite else math.inf
+        found["output_gain"] = rms / width**2
     return found
 
 

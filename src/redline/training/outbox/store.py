@@ -5,12 +5,11 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from redline.database import first_opening, make_whole, with_driver
+from redline.database import first_opening, make_whole
 
 
 def open_store(tracking_uri: str) -> MlflowClient:
     """A client of the store, whose tables are there. Raises whatever the driver does where it is not."""
-    tracking_uri = with_driver(tracking_uri)
     if _is_server(tracking_uri):
         return MlflowClient(tracking_uri)
     with first_opening(tracking_uri):

@@ -20,14 +20,15 @@ def free_port() -> int:
 
 @dataclass
 class Server:
-    """`mlflow server` on SQLite, one worker."""
+    """`mlflow server`, one worker. ``store``: a database's URL; without one, SQLite in ``folder``."""
 
     folder: Path
+    store: str = ""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        store = f"sqlite:///{self.folder / 'server.db'}"
+        store = self.store or f"sqlite:///{self.folder / 'server.db'}"
         words = ["server", "--backend-store-uri", store, "--artifacts-destination", str(self.folder / "kept")]
         words += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         with (self.folder / "server.log").open("ab") as log:
