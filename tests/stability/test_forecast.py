@@ -15,8 +15,8 @@ VALUES = st.floats(0.0, 1e5) | st.sampled_from([NAN, INF, 0.0])
 CURVES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=20)
 
 
-def forecaster(max_logit=1000.0, output_gain=100.0):
-    return Forecaster(max_logit, output_gain)
+def forecaster(max_logit=1000.0, output_gain=100.0, warmup_steps=0, ramp=3):
+    return Forecaster(max_logit=max_logit, output_gain=output_gain, warmup_steps=warmup_steps, ramp=ramp)
 
 
 def warned(its, values, name="max_logit"):
@@ -30,17 +30,37 @@ def steps(*args):
 
 
 def test_growth_past_its_limit_warns_once():
-    assert steps(forecaster(), [10, 1000, 1001, 5000, 10, 5000]) == [20]
-    assert steps(forecaster(), [10, 101, 99], "output_gain") == [10]
+    assert steps(forecaster(), [10, 1010, 1011, 5000, 10, 5000]) == [20]
+    assert steps(forecaster(), [10, 111, 109], "output_gain") == [10]
+
+
+def test_until_the_ramps_end_the_limit_grows_with_the_sum_of_the_learning_rates():
+    its = forecaster(warmup_steps=20, ramp=3)
+    # In peak LRs: 0 to 10 over the warm-up's 20 steps, then one a step to 50 after 60 steps.
+    shares = {0: 0.0, 10: 2.5 / 50, 20: 10 / 50, 40: 30 / 50, 60: 1.0, 100: 1.0}
+    assert {step: its.share(step) for step in shares} == pytest.approx(shares)
+    for step, share in shares.items():
+        if step:
+            its = forecaster(warmup_steps=20, ramp=3)
+            assert its.read(0, {"max_logit": 3.0}) is None
+            assert its.read(step, {"max_logit": 2.9 + 1000 * share}) is None
+            assert its.read(step, {"max_logit": 3.1 + 1000 * share}) is not None
+
+
+@pytest.mark.parametrize(("warmup_steps", "ramp"), [(0, 3), (20, 0)])
+def test_without_a_ramp_limits_are_whole_at_once(warmup_steps, ramp):
+    assert {forecaster(warmup_steps=warmup_steps, ramp=ramp).share(step) for step in (0, 1, 50)} == {1.0}
 
 
 @pytest.mark.parametrize("name", ["max_logit", "output_gain"])
 def test_the_reason_names_the_reading_and_its_limit(name):
     [forecast] = warned(forecaster(max_logit=50.0, output_gain=50.0), [10, 70], name)
-    assert (forecast.step, forecast.reason) == (10, f"{name} 70, limit 50")
+    assert (forecast.step, forecast.reason) == (10, f"{name} 70, allowed 60")
 
 
-@pytest.mark.parametrize("values", [[900] * 9, [1000], [0] * 9, [900 * 0.9**n for n in range(9)], [-5000]])
+@pytest.mark.parametrize(
+    "values", [[900] * 9, [5000] * 2, [1, 1001], [0] * 9, [900 * 0.9**n for n in range(9)], [-5000]]
+)
 def test_a_curve_that_stays_at_its_limit_or_below_does_not(values):
     assert steps(forecaster(), values) == []
 
@@ -48,6 +68,7 @@ def test_a_curve_that_stays_at_its_limit_or_below_does_not(values):
 @pytest.mark.parametrize("bad", [NAN, INF])
 def test_a_reading_that_is_not_finite_warns(bad):
     assert steps(forecaster(), [1, bad, 1]) == [10]
+    assert steps(forecaster(), [bad]) == [0]
     assert steps(forecaster(max_logit=INF), [1, bad]) == [10]
 
 
@@ -59,8 +80,9 @@ def test_a_limit_that_is_off_and_a_reading_that_is_not_there():
 
 def test_either_reading_warns_and_only_the_first():
     its = forecaster()
-    assert its.read(0, {"max_logit": 5.0, "output_gain": 101.0}) is not None
-    assert its.read(10, {"max_logit": 5000.0, "output_gain": 101.0}) is None
+    assert its.read(0, {"max_logit": 5.0, "output_gain": 1.0}) is None
+    assert its.read(10, {"max_logit": 5.0, "output_gain": 102.0}) is not None
+    assert its.read(20, {"max_logit": 5000.0, "output_gain": 102.0}) is None
 
 
 @given(CURVES, st.data())
@@ -82,12 +104,14 @@ def test_a_curve_read_in_two_parts_gives_the_forecast_of_the_whole(curve, data):
 @settings(deadline=None, derandomize=True)
 def test_the_warning_is_of_the_first_reading_that_passes(curve, limit):
     logits = [logit for logit, _ in curve]
-    passed = [10 * n for n, its in enumerate(logits) if not its <= limit]
+    passed = [10 * n for n, its in enumerate(logits) if not (math.isfinite(its) and its <= logits[0] + limit)]
     assert steps(forecaster(max_logit=limit), logits) == passed[:1]
 
 
-@pytest.mark.parametrize(("name", "bad"), [("max_logit", 0.0), ("max_logit", NAN), ("output_gain", -1.0)])
-def test_limits_are_above_zero(name, bad):
+@pytest.mark.parametrize(
+    ("name", "bad"), [("max_logit", 0.0), ("max_logit", NAN), ("output_gain", -1.0), ("ramp", -1)]
+)
+def test_what_makes_no_sense_is_refused(name, bad):
     with pytest.raises(ValueError, match=name):
         forecaster(**{name: bad})
 

@@ -18,6 +18,7 @@ from redline.training.run import run
 HUGE = [
     "lr=3",
     "monitor.every=2",
+    "divergence.forecaster.ramp=0",
     "divergence.forecaster.output_gain=0.005",
     "divergence.forecaster.max_logit=null",
 ]
@@ -125,7 +126,7 @@ def test_the_tracker_is_told_by_tags(run_cfg, mode):
     [warning] = early_warning(run_cfg(f"divergence.forecast={mode}"), Monitor({}, 1), watch, told.append)
     for step in range(0, 30, 10):
         warning.read(step, {"attention/max_logit": 2000.0 * step})
-    assert told == [{"forecast_step": 10, "forecast_reason": "max_logit 2e+04, limit 2700"}]
+    assert told == [{"forecast_step": 10, "forecast_reason": "max_logit 2e+04, allowed 1.62e+03"}]
     assert verdicts == [(10, mode == "end")]
 
 

@@ -15,35 +15,58 @@ class Forecast:
 
 
 class Forecaster:
-    """Warns, once a run, when a reading passes its limit or is not finite.
+    """Warns, once a run, when a reading has grown past its limit since the first one, or is not finite.
 
     Two readings: ``max_logit``, the largest attention logit (Wortsman et al. 2023, section 3.1: the loss is
     hurt from about 1e3 on), and ``output_gain``, the largest RMS of what attention and MLP add to the
     residual stream, over the square of its width. A matrix's entries move together under Adam, so that what
     it puts out grows as LR times width (Yang et al. 2022, arXiv 2203.03466, table 3), and between two norms
     there are two matrices. A limit that is None is off.
+
+    Both grow with the sum of the learning rates so far, and so do the limits, until they are whole after
+    ``ramp`` times the linear warm-up of ``warmup_steps``.
     """
 
-    def __init__(self, max_logit: float | None, output_gain: float | None) -> None:
+    def __init__(
+        self, *, max_logit: float | None, output_gain: float | None, warmup_steps: int, ramp: float
+    ) -> None:
         self.limits = {"max_logit": max_logit, "output_gain": output_gain}
         for name, limit in self.limits.items():
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name}={limit}: allowed: a number above 0, or null")
+        if not ramp >= 0:
+            raise ValueError(f"ramp={ramp}: allowed: a number of at least 0")
+        self.warmup_steps, self.ramp = warmup_steps, ramp
+        self.first: dict[str, float] = {}
         self.forecast: Forecast | None = None
+
+    def share(self, step: int) -> float:
+        """Of the limits that holds at ``step`` (counted from 0), from 0 to 1."""
+        whole = self._summed(self.ramp * self.warmup_steps)
+        return min(self._summed(step) / whole, 1.0) if whole else 1.0
+
+    def _summed(self, steps: float) -> float:
+        """The learning rates of so many steps, in peak ones."""
+        warmup = self.warmup_steps
+        return steps**2 / (2 * warmup) if steps < warmup else steps - warmup / 2
 
     def read(self, step: int, readings: Mapping[str, float]) -> Forecast | None:
         """The warning that the readings of ``step`` give, if it is the run's first one."""
         if self.forecast is not None:
             return None
         for name, limit in self.limits.items():
-            value = readings.get(name, 0.0)
-            if limit is not None and not (math.isfinite(value) and value <= limit):
-                self.forecast = Forecast(step, f"{name} {value:.3g}, limit {limit:g}")
+            if limit is None or name not in readings:
+                continue
+            value = readings[name]
+            allowed = self.first.setdefault(name, value) + limit * self.share(step)
+            if not (math.isfinite(value) and value <= allowed):
+                self.forecast = Forecast(step, f"{name} {value:.3g}, allowed {allowed:.3g}")
                 return self.forecast
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"forecast": self.forecast and asdict(self.forecast)}
+        return {"first": self.first, "forecast": self.forecast and asdict(self.forecast)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.first = dict(state["first"])
         self.forecast = state["forecast"] and Forecast(**state["forecast"])
