@@ -13,9 +13,6 @@ from pages import show_charts, show_comparison, show_report, show_study, show_tr
 
 from command_helpers import Finished, completed, result, studies
 
-# One worker for all: the servers and the browser take seconds to start.
-pytestmark = pytest.mark.xdist_group("browser")
-
 Screenshot = Callable[[str], None]
 
 

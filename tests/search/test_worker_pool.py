@@ -229,6 +229,38 @@ def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     assert until(lambda: not any(alive(pid) for pid in children))
 
 
+def test_whoever_ends_does_not_wait_for_the_servers_interpreter_to_be_taken_apart(tmp_path: Path) -> None:
+    (tmp_path / "heavy.py").write_text(
+        "import os, pathlib\n"
+        "server = os.getpid()\n"
+        f"log = pathlib.Path({str(tmp_path / 'log')!r})\n"
+        "class Heavy:\n"
+        "    def __del__(self, write=log.write_text, pid=os.getpid):\n"
+        "        if pid() == server: write('taken apart')\n"
+        "heavy = Heavy()\n"
+        "def job(payload, send):\n"
+        "    return {'imported_by_the_server': server != os.getpid()}\n"
+    )
+    script = (
+        "import sys, pathlib\n"
+        "from redline.search.pool import Ended, Pool, Slot\n"
+        "pool = Pool([Slot(0, None)], preload=['heavy'])\n"
+        "pool.start(pool.slots[0], 'heavy:job', {}, pathlib.Path(sys.argv[1]) / 'job.log')\n"
+        "ended = []\n"
+        "while not ended:\n"
+        "    ended = [its for _, its in pool.poll(1.0) if isinstance(its, Ended)]\n"
+        "print(ended[0].result)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{SRC}{os.pathsep}{tmp_path}"},
+    )
+    assert (done.stdout, done.stderr) == ("{'imported_by_the_server': True}\n", "")
+    assert not (tmp_path / "log").exists()
+
+
 def test_a_job_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "file" / "log")
