@@ -30,8 +30,8 @@ def steps(*args):
 
 
 def test_growth_past_its_limit_warns_once():
-    assert steps(forecaster(), [10, 1010, 1011, 5000, 10, 5000]) == [20]
-    assert steps(forecaster(), [10, 111, 109], "output_gain") == [10]
+    assert steps(forecaster(), [10, 1020, 1021, 5000, 10, 5000]) == [20]
+    assert steps(forecaster(), [10, 121, 119], "output_gain") == [10]
 
 
 def test_until_the_ramps_end_the_limit_grows_with_the_sum_of_the_learning_rates():
@@ -43,8 +43,16 @@ def test_until_the_ramps_end_the_limit_grows_with_the_sum_of_the_learning_rates(
         if step:
             its = forecaster(warmup_steps=20, ramp=3)
             assert its.read(0, {"max_logit": 3.0}) is None
-            assert its.read(step, {"max_logit": 2.9 + 1000 * share}) is None
-            assert its.read(step, {"max_logit": 3.1 + 1000 * share}) is not None
+            assert its.read(step, {"max_logit": 5.9 + 1000 * share}) is None
+            assert its.read(step, {"max_logit": 6.1 + 1000 * share}) is not None
+
+
+@pytest.mark.parametrize("first", [3.7, 0.1, -2.0])
+def test_at_the_start_of_a_long_warm_up_the_difference_between_two_batches_is_no_growth(first):
+    its = forecaster(warmup_steps=2000)
+    assert its.read(0, {"max_logit": first}) is None
+    for step in range(1, 10):
+        assert its.read(step, {"max_logit": first + 0.9 * abs(first)}) is None
 
 
 @pytest.mark.parametrize(("warmup_steps", "ramp"), [(0, 3), (20, 0)])
@@ -54,8 +62,8 @@ def test_without_a_ramp_limits_are_whole_at_once(warmup_steps, ramp):
 
 @pytest.mark.parametrize("name", ["max_logit", "output_gain"])
 def test_the_reason_names_the_reading_and_its_limit(name):
-    [forecast] = warned(forecaster(max_logit=50.0, output_gain=50.0), [10, 70], name)
-    assert (forecast.step, forecast.reason) == (10, f"{name} 70, allowed 60")
+    [forecast] = warned(forecaster(max_logit=50.0, output_gain=50.0), [10, 71], name)
+    assert (forecast.step, forecast.reason) == (10, f"{name} 71, allowed 70")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +89,8 @@ def test_a_limit_that_is_off_and_a_reading_that_is_not_there():
 def test_either_reading_warns_and_only_the_first():
     its = forecaster()
     assert its.read(0, {"max_logit": 5.0, "output_gain": 1.0}) is None
-    assert its.read(10, {"max_logit": 5.0, "output_gain": 102.0}) is not None
-    assert its.read(20, {"max_logit": 5000.0, "output_gain": 102.0}) is None
+    assert its.read(10, {"max_logit": 5.0, "output_gain": 103.0}) is not None
+    assert its.read(20, {"max_logit": 5000.0, "output_gain": 103.0}) is None
 
 
 @given(CURVES, st.data())
@@ -104,7 +112,8 @@ def test_a_curve_read_in_two_parts_gives_the_forecast_of_the_whole(curve, data):
 @settings(deadline=None, derandomize=True)
 def test_the_warning_is_of_the_first_reading_that_passes(curve, limit):
     logits = [logit for logit, _ in curve]
-    passed = [10 * n for n, its in enumerate(logits) if not (math.isfinite(its) and its <= logits[0] + limit)]
+    allowed = 2 * logits[0] + limit
+    passed = [10 * n for n, its in enumerate(logits) if not (math.isfinite(its) and its <= allowed)]
     assert steps(forecaster(max_logit=limit), logits) == passed[:1]
 
 

@@ -24,7 +24,8 @@ class Forecaster:
     there are two matrices. A limit that is None is off.
 
     Both grow with the sum of the learning rates so far, and so do the limits, until they are whole after
-    ``ramp`` times the linear warm-up of ``warmup_steps``.
+    ``ramp`` times the linear warm-up of ``warmup_steps``. Up to twice the first reading is no growth: one
+    batch differs from another.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class Forecaster:
             if limit is None or name not in readings:
                 continue
             value = readings[name]
-            allowed = self.first.setdefault(name, value) + limit * self.share(step)
+            first = self.first.setdefault(name, value)
+            allowed = first + abs(first) + limit * self.share(step)
             if not (math.isfinite(value) and value <= allowed):
                 self.forecast = Forecast(step, f"{name} {value:.3g}, allowed {allowed:.3g}")
                 return self.forecast
