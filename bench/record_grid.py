@@ -1,7 +1,7 @@
 """Runs a full grid once and writes down every outcome, for `search_replay.py` to search in.
 
 A row a run, appended as it ends: started again, it goes on with what is missing. Two workers of one thread
-take about an hour for six variants, twelve rungs and three seeds.
+take about ten minutes for a variant with twelve rungs and three seeds.
 """
 
 import argparse
