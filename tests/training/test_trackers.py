@@ -25,7 +25,7 @@ def test_several_trackers_are_told_the_same(run_cfg, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.chdir(tmp_path)
-    cfg = run_cfg("tracker=[mlflow,csv,tensorboard]")
+    cfg = run_cfg("tracker=[mlflow,csv,tensorboard]", "tracker.mlflow.send_timeout=600")
     cfg.tracker.csv.save_dir = "csv"
     outcome, losses = train(cfg, tmp_path / "run")
     assert in_csv(tmp_path) == losses
