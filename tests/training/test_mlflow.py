@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from training_helpers import SITES, Stopped, hand_written, train
 
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.outbox.sender import Sender
 from redline.training.run import run
 
 
@@ -117,13 +118,16 @@ def test_a_run_that_is_interrupted_is_marked_killed(run_cfg, store, client, tmp_
     def interrupt(progress):
         raise KeyboardInterrupt
 
+    cfg = run_cfg(*store["overrides"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have us ignore Ctrl-C
     with pytest.raises(KeyboardInterrupt):
         run(
-            run_cfg(*store["overrides"]),
+            cfg,
             tmp_path,
             tags={"norm": "any"},
             experiment="interrupted",
             report=interrupt,
         )
+    # It waits seconds at most; what is left then is sent by the next command.
+    assert Sender.of(cfg.tracker.mlflow).drain(600) == 0
     assert newest(client, "interrupted").info.status == "KILLED"

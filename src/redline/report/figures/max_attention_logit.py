@@ -31,8 +31,9 @@ def max_attention_logit(search: Search) -> Figure:
     figure, panels = lr_panels(search, "largest attention logit of the run (log scale)")
     low = min([*finite, paper.logit_hurts]) / 2
     high = max([*finite, paper.logit_diverges]) * 3
+    panels[0].set_yscale("log")  # they share it
+    panels[0].set_ylim(low, high)
     for axes, variant in zip(panels, search.variants, strict=True):
-        axes.set_yscale("log")
         for threshold, style in ((paper.logit_hurts, ":"), (paper.logit_diverges, "--")):
             axes.axhline(threshold, color=TEXT, linewidth=0.9, linestyle=style)
         for name, its in found.items():
@@ -52,7 +53,6 @@ def max_attention_logit(search: Search) -> Figure:
                 zorder=3,
             )
     log_axis(panels[0].yaxis)
-    panels[0].set_ylim(low, high)
     _explain(figure, paper)
     return figure
 
