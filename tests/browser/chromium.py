@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -18,6 +22,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 _WINDOW = (1600, 1000)  # pixels
 _PATIENCE = 30.0  # seconds
+
+# A page that draws itself anew takes an element away, hides or covers it between the look for it and the click.
+_DRAWING = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 
 # Messages of the pages' own makers, word for word but for the address.
 _KNOWN = {
@@ -45,8 +56,7 @@ class Browser:
 
     def until(self, what: str, condition: Callable[[], Any]) -> Any:
         """The first true answer."""
-        # A page that draws itself anew takes an element away between the look for it and the click.
-        wait = WebDriverWait(self.driver, _PATIENCE, 0.2, ignored_exceptions=[StaleElementReferenceException])
+        wait = WebDriverWait(self.driver, _PATIENCE, 0.2, ignored_exceptions=_DRAWING)
         return wait.until(lambda _: condition(), f"never showed {what}")
 
     def shows(self, *texts: str) -> None:
@@ -66,11 +76,10 @@ class Browser:
         self.until(xpath, lambda: self.driver.find_element(By.XPATH, xpath).click() is None)
 
     def click_if_there(self, xpath: str) -> None:
-        for element in self.driver.find_elements(By.XPATH, xpath):
-            element.click()
+        self.until(xpath, lambda: [it.click() for it in self.driver.find_elements(By.XPATH, xpath)] is not None)
 
     def type(self, xpath: str, text: str) -> None:
-        self.find(xpath).send_keys(text)
+        self.until(xpath, lambda: self.driver.find_element(By.XPATH, xpath).send_keys(text) is None)
 
     def errors(self) -> list[str]:
         """What the console has said since the last time that is an error."""
