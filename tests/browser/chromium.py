@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 _WINDOW = (1600, 1000)  # pixels
 _PATIENCE = 30.0  # seconds
 
-# A page that draws itself anew takes an element away, hides or covers it between the look for it and the click.
+# A page that draws itself anew takes away, hides or covers an element between the look for it and the click.
 _DRAWING = (
     ElementClickInterceptedException,
     ElementNotInteractableException,
@@ -76,7 +76,12 @@ class Browser:
         self.until(xpath, lambda: self.driver.find_element(By.XPATH, xpath).click() is None)
 
     def click_if_there(self, xpath: str) -> None:
-        self.until(xpath, lambda: [it.click() for it in self.driver.find_elements(By.XPATH, xpath)] is not None)
+        def clicked() -> bool:
+            for element in self.driver.find_elements(By.XPATH, xpath):
+                element.click()
+            return True
+
+        self.until(xpath, clicked)
 
     def type(self, xpath: str, text: str) -> None:
         self.until(xpath, lambda: self.driver.find_element(By.XPATH, xpath).send_keys(text) is None)

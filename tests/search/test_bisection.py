@@ -96,9 +96,9 @@ def test_finds_the_edge_of_a_monotone_ladder(search: dict[str, Any]) -> None:
 
 @given(monotone_searches())
 @few
-def test_costs_at_most_a_bisection_and_two_runs_of_each_seed(search: dict[str, Any]) -> None:
+def test_costs_at_most_a_bisection_and_four_runs_of_each_seed(search: dict[str, Any]) -> None:
     searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
-    most = math.ceil(math.log2(search["rungs"] + 1)) + 2
+    most = math.ceil(math.log2(search["rungs"] + 1)) + 4
     for seed in range(search["seeds"]):
         assert sum(point.seed == seed for point in searched.asked) <= most
 
@@ -155,6 +155,21 @@ def test_without_crashes_the_bracket_closes(
     ends = bracket(known)
     assert ends.diverged == ends.stable + 1
     assert known[0] is not None
+
+
+@given(monotone_searches(), st.integers(1, 6), st.data())
+@few
+def test_what_is_called_stable_is_decided_by_runs_of_its_own(
+    search: dict[str, Any], workers: int, data: st.DataObject
+) -> None:
+    choose = lambda count: data.draw(st.integers(0, count - 1), label="the next to end")  # noqa: E731
+    grid = monotone(search["edges"], search["rungs"])
+    searched = simulate(grid, **shape(search), workers=workers, choose=choose)
+    verdicts = reasons(searched.outcomes, DEGRADED)
+    stable = bracket(rung_verdicts(verdicts, **shape(search))).stable
+    votes = [verdicts[point] is None for point in verdicts if point.rung == stable]
+    needed = search["seeds"] + 1 - diverged_votes_needed(search["seeds"], search["vote"])
+    assert stable < 0 or votes.count(True) >= needed
 
 
 @given(any_searches(), st.data())
@@ -234,6 +249,16 @@ def test_a_further_seed_runs_only_beside_the_first_ones_edge() -> None:
     assert all(point.seed < 2 for point in agreeing)
     split = simulate(monotone([5, 6, 5], 12), **shape_of, spares=False).asked
     assert sorted(point for point in split if point.seed == 2) == [Point(0, 2), Point(5, 2)]
+
+
+@pytest.mark.parametrize("edges", [(3, 4), (9, 8), (3, 5)])
+def test_a_seed_that_passes_the_others_edge_looks_right_behind_it(edges: tuple[int, int]) -> None:
+    first, further = edges
+    searched = simulate(
+        monotone([first, further, further], 12), rungs=12, seeds=3, vote="majority", spares=False
+    )
+    seconds = {point.rung for point in searched.asked if point.seed == 1}
+    assert max(abs(rung - first) for rung in seconds - {0}) <= 3
 
 
 def test_a_rung_that_a_seed_has_not_run_follows_from_its_own_edge() -> None:

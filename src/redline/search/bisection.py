@@ -42,7 +42,7 @@ class _Look:
         hint: Bracket | None,
     ) -> None:
         self.verdicts, self.given_up = verdicts, given_up
-        self.rungs, self.seeds = rungs, seeds
+        self.rungs, self.seeds, self.vote = rungs, seeds, vote
         self.votes = [rung_votes(verdicts, rungs, seed) for seed in range(seeds)]
         self.own = [bracket(votes) for votes in self.votes]
         self.hint = hint
@@ -65,12 +65,6 @@ class _Look:
         point = next(self._candidates(), None)
         if point is not None:
             return self._anchor(point, anchors) or point
-        # Runs end in any order: what was asked for ahead may have answered before what rule 5 needs.
-        for seed in range(self.seeds):
-            if self.spent(seed):
-                anchor = self._anchor(Point(self.ends.stable, seed), anchors)
-                if anchor is not None:
-                    return anchor
         if all(point.rung > 0 for point in self.verdicts):
             return next((Point(0, seed) for seed in range(self.seeds) if self.open(0, seed)), None)
         return None
@@ -89,34 +83,56 @@ class _Look:
         if self.hint is not None and self.hint.meets(self.ends):
             yield from self._compared_with(self.hint, range(self.seeds))
         for seed in self._leads():
-            yield from self._halved(seed)
+            yield from self._narrowed(seed)
             others = [other for other in range(self.seeds) if other != seed]
             yield from self._compared_with(self.own[seed], others)
-        middle = _nearest(self.inside, self.ends)
-        yield from (Point(middle, seed) for seed in range(self.seeds) if self.open(middle, seed))
+        yield from self._askable(_nearest(self.inside, _middle(self.ends)))
 
     def _unseen(self) -> Iterator[Point]:
-        """Runs at an end of the bracket that follows from other rungs alone: it is not claimed unseen."""
-        for rung, diverged in ((self.ends.stable, False), (self.ends.diverged, True)):
-            if not 0 <= rung < self.rungs:
-                continue
-            points = [Point(rung, seed) for seed in range(self.seeds)]
-            if not any(
-                its in self.verdicts and (self.verdicts[its] is not None) == diverged for its in points
-            ):
-                yield from (point for point in points if self.open(*point))
+        """Runs at an end of the bracket that follows from other rungs alone.
+
+        What is called stable is decided by runs of its own; of what breaks, one that diverged is enough.
+        """
+        stable, diverged = self.ends.stable, self.ends.diverged
+        if stable >= 0 and tally(self._own_votes(stable), self.vote) is None:
+            yield from self._askable(stable)
+        if diverged < self.rungs and True not in self._own_votes(diverged):
+            yield from self._askable(diverged)
+
+    def _askable(self, rung: int) -> Iterator[Point]:
+        return (Point(rung, seed) for seed in range(self.seeds) if self.open(rung, seed))
+
+    def _own_votes(self, rung: int) -> list[bool | None]:
+        """A rung's votes by its own runs."""
+        points = [Point(rung, seed) for seed in range(self.seeds)]
+        return [self.verdicts[point] is not None if point in self.verdicts else None for point in points]
 
     def _leads(self) -> list[int]:
         """The seeds whose edge can be the answer, the best known first."""
         leads = [seed for seed in range(self.seeds) if self.own[seed].meets(self.ends)]
         return sorted(leads, key=lambda seed: self.own[seed].width)
 
-    def _halved(self, seed: int) -> Iterator[Point]:
-        """The middle of what is left of a seed's own bracket."""
+    def _narrowed(self, seed: int) -> Iterator[Point]:
+        """Where to look next in what is left of a seed's own bracket."""
         left = self._clipped(seed)
         rungs = [rung for rung in self.inside if left.stable < rung < left.diverged and self.open(rung, seed)]
         if rungs:
-            yield Point(_nearest(rungs, left), seed)
+            likely = _nearest(rungs, self._likely(left))
+            yield Point(likely if self._affordable(likely, seed) else _nearest(rungs, _middle(left)), seed)
+
+    def _likely(self, left: Bracket) -> float:
+        """The middle; but steps that double, from the other seeds' edges, where all of those lie outside
+        (Bentley & Yao 1976, "An almost optimal algorithm for unbounded searching"): seeds seldom differ much.
+        """
+        known = [its for its in self.own if its.width == 1]
+        if known:
+            below = left.stable - max(its.diverged for its in known)
+            above = min(its.stable for its in known) - left.diverged
+            if below >= 0:
+                return min(_middle(left), left.stable + below + 1)
+            if above >= 0:
+                return max(_middle(left), left.diverged - above - 1)
+        return _middle(left)
 
     def _clipped(self, seed: int) -> Bracket:
         own, ends = self.own[seed], self.ends
@@ -135,15 +151,18 @@ class _Look:
                     if self._affordable(rung, seed):
                         yield Point(rung, seed)
                     else:
-                        yield from self._halved(seed)
+                        yield from self._narrowed(seed)
 
     def _affordable(self, rung: int, seed: int) -> bool:
-        """True where a run here leaves a seed, at worst, within a bisection and two runs."""
+        """True where a run here leaves a seed, at worst, within a bisection and three runs."""
         left = self._clipped(seed)
         worst = max(rung - left.stable, left.diverged - rung)
-        return self.spent(seed) + 1 + (worst - 1).bit_length() <= self.rungs.bit_length() + 2
+        return self.spent(seed) + 1 + (worst - 1).bit_length() <= self.rungs.bit_length() + 3
 
 
-def _nearest(rungs: Sequence[int], ends: Bracket) -> int:
-    """The rung nearest to half way between the ends."""
-    return min(rungs, key=lambda rung: (abs(2 * rung - ends.stable - ends.diverged), rung))
+def _middle(ends: Bracket) -> float:
+    return (ends.stable + ends.diverged) / 2
+
+
+def _nearest(rungs: Sequence[int], place: float) -> int:
+    return min(rungs, key=lambda rung: (abs(rung - place), rung))
