@@ -1,7 +1,6 @@
 """Which smaller rates are run because rule 5 might then judge otherwise."""
 
 import math
-from statistics import NormalDist
 
 import pytest
 from search_helpers import DEGRADED, outcome
@@ -92,11 +91,32 @@ def test_the_model_of_losses_passes_through_what_was_seen_and_doubts_what_was_no
 
 
 def test_the_model_of_losses_agrees_with_the_textbook_for_one_run() -> None:
-    """Rasmussen & Williams (2.26), written out for a single run."""
+    """Rasmussen & Williams (2.26) and (5.8), written out for a single run and three levels of noise."""
     (same,) = expected_losses({Point(4, 0): 4.0}, [Point(4, 0)], LADDER)
-    height, offset, noise = 0.4**2, 0.06**2, 0.05**2
-    left = (height + offset) - (height + offset) ** 2 / (height + offset + noise)
-    assert same == NormalDist(4.0, math.sqrt(left + noise))
+    variances, evidence = [], []
+    for noise in (0.0125, 0.025, 0.05):
+        known = 0.4**2 + (1.2 * noise) ** 2
+        variances.append(known - known**2 / (known + noise**2) + noise**2)
+        evidence.append(1 / math.sqrt(known + noise**2))
+    variance = sum(map(math.prod, zip(evidence, variances, strict=True))) / sum(evidence)
+    assert same.mean == 4.0
+    assert same.stdev == pytest.approx(math.sqrt(variance))
+
+
+def test_the_model_of_losses_learns_how_much_runs_differ() -> None:
+    alike = {Point(rung, seed): 4.3 for rung in range(6) for seed in range(2)}
+    apart = {point: loss + 0.05 * (-1) ** (point.rung + point.seed) for point, loss in alike.items()}
+    calm, wild = (expected_losses(seen, [Point(3, 2)], LADDER)[0].stdev for seen in (alike, apart))
+    assert calm < 0.03
+    assert wild > 0.05
+
+
+def test_how_badly_a_run_diverged_says_nothing_of_the_rates_below() -> None:
+    bad, worse = (
+        expected_losses({Point(0, 0): 4.3, Point(6, 0): 4.3, Point(8, 0): loss}, [Point(4, 0)], LADDER)
+        for loss in (5.0, 9.0)
+    )
+    assert bad == worse
 
 
 def test_another_seeds_curve_is_carried_over() -> None:
