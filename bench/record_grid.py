@@ -33,7 +33,7 @@ def missing(arguments: argparse.Namespace, ladder: list[float]) -> list[dict[str
     known = {
         (r["norm"], int(r["max_steps"]), int(r["seed"]), float(r["lr"])) for r in rows_of(arguments.table)
     }
-    grid = itertools.product(arguments.max_steps, range(arguments.seeds), arguments.norms, ladder)
+    grid = itertools.product(arguments.max_steps, arguments.seeds, arguments.norms, ladder)
     return [
         {"norm": norm, "max_steps": steps, "seed": seed, "lr": lr}
         for steps, seed, norm, lr in grid
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--norms", nargs="+", required=True)
     parser.add_argument("--max-steps", nargs="+", type=int, default=[250])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()

@@ -2,8 +2,8 @@
 
 Every policy sees the same outcomes and is read the same way: the largest rung below the first one that the
 vote of three seeds calls diverged. A replay is one variant with its seeds in one order. The grid's own edge
-is the truth; `record_grid.py` recorded it. Synthetic grids stand beside it, so that no policy is tuned to one
-table.
+is the truth; `record_grid.py` recorded it. Beside it stand three of its variants, drawn by lot, with seeds
+that were recorded after the policy was chosen, and synthetic grids, so that no policy is tuned to one table.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from redline.search.look import Question, look
 from redline.search.verdicts import Bracket, Point, bracket, reasons
 from redline.stability import Outcome, SearchRule, build_rules
 
+UNSEEN = TABLE.with_name("grid_tiny_unseen.csv")
 SEEDS = 3
 TRIALS = 60  # that TPE may spend on a grid of twelve rungs
 LADDER = list(OmegaConf.load(ROOT / "conf" / "train.yaml").search.ladder)
@@ -142,12 +143,12 @@ def recorded(path: Path, max_steps: int, scout_steps: int) -> list[Replay]:
         tables.setdefault((row["norm"], int(row["max_steps"])), {})[point] = outcome(row)
     replays: list[Replay] = []
     for (norm, steps), grid in tables.items():
-        if steps == max_steps and len(grid) >= len(LADDER) * SEEDS:
-            for order in itertools.permutations(range(SEEDS)):
+        if steps == max_steps and len(grid) == len(LADDER) * SEEDS:
+            for order in itertools.permutations(sorted({point.seed for point in grid})):
                 place = {seed: index for index, seed in enumerate(order)}
-                shuffled = {Point(p.rung, place[p.seed]): its for p, its in grid.items() if p.seed in place}
+                shuffled = {Point(point.rung, place[point.seed]): its for point, its in grid.items()}
                 short = tables.get((norm, scout_steps), {})
-                scouts = {point: as_scout(its) for point, its in short.items() if point.seed == 0}
+                scouts = {point: as_scout(its) for point, its in short.items()}
                 replays.append(Replay(norm, shuffled, scouts))
     if not replays:
         raise SystemExit(f"{path}: holds no whole grid of {max_steps} steps; record_grid.py makes one")
@@ -256,6 +257,13 @@ def main() -> None:
     scouted = all(len(replay.scouts) == len(LADDER) for replay in replays)
     found = compare(f"recorded, {len({replay.name for replay in replays})} variants", replays, scouted)
     bars = {}
+    unseen = compare(
+        "recorded, unseen seeds", recorded(UNSEEN, arguments.max_steps, arguments.scout_steps), scouts=False
+    )["ours"]
+    assert unseen is not None
+    bars["unseen/exact"] = at_least(0.9, unseen.exact)
+    bars["unseen/within_one_rung"] = at_least(0.99, unseen.within_one)
+    bars["unseen/share_of_grid_steps"] = at_most(0.3, unseen.share)
     for kind in KINDS:
         made_up = compare(f"synthetic, {kind}", synthetic(kind, arguments.synthetic), scouts=False)["ours"]
         assert made_up is not None

@@ -77,11 +77,13 @@ def simulate(
         done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
 
         def now(verdicts: Mapping[Point, str | None] = verdicts) -> tuple[Point, ...]:
-            its = look(
+            seen = look(
                 question, rules, done.outcomes, dict.fromkeys(running), done.given_up, spares=workers * spares
-            ).plan
+            )
+            its = seen.plan
             for point in (its.needed, *its.spares):
                 if point is not None:
+                    assert not seen.moot(point), f"{point} would be cancelled at once"
                     assert 0 <= point.rung < rungs
                     assert 0 <= point.seed < seeds
                     assert point not in verdicts, f"{point} is finished"

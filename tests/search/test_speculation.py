@@ -11,7 +11,7 @@ from redline.search.bisection import next_point
 from redline.search.cost import expected_cost
 from redline.search.look import Question, look, wanted
 from redline.search.speculation import plan, runs_to_go
-from redline.search.verdicts import Point
+from redline.search.verdicts import Bracket, Point
 
 HALVING = partial(next_point, rungs=9, seeds=1, vote="any")
 
@@ -83,3 +83,19 @@ def test_a_run_at_or_above_a_diverged_rung_is_moot() -> None:
     question = Question([0.1 * 2**rung for rung in range(8)], seeds=1, vote="any", doubt=1.0)
     seen = look(question, DEGRADED, {Point(0, 0): outcome(), Point(4, 0): outcome(reason="blow_up")})
     assert [rung for rung in range(8) if seen.moot(Point(rung, 0))] == [4, 5, 6, 7]
+
+
+def test_the_run_that_shows_an_edge_which_follows_from_other_rungs_is_not_moot() -> None:
+    """Each seed diverges somewhere below rung 2, which by vote diverged too: nobody ran it."""
+    question = Question([0.1, 0.2, 0.4, 0.8], seeds=2, vote="majority", doubt=1.0)
+    outcomes = {
+        Point(1, 0): outcome(reason="blow_up"),
+        Point(0, 1): outcome(reason="blow_up"),
+        Point(1, 1): outcome(),
+    }
+    seen = look(question, DEGRADED, outcomes, spares=4)
+    assert seen.ends == Bracket(1, 2)
+    assert seen.plan.needed == Point(2, 0)
+    moot = [point for rung in range(4) if seen.moot(point := Point(rung, 0))]
+    assert moot == [Point(3, 0)]
+    assert not set(seen.plan.spares) & set(moot)

@@ -1,7 +1,7 @@
 """One variant's search at a moment, and what follows from it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
@@ -64,8 +64,11 @@ class Look:
         return max(runs_to_go(self.policy, self.verdicts, edge), int(not self.answered))
 
     def moot(self, point: Point) -> bool:
-        """True where a run can no longer change the verdict: a smaller LR has diverged by vote."""
-        return point.rung >= self.ends.diverged
+        """True where a run can no longer change the verdict: its LR or a smaller one has diverged by vote,
+        and a run has shown it.
+        """
+        shown = any(reason and its.rung == self.ends.diverged for its, reason in self.verdicts.items())
+        return point.rung >= self.ends.diverged + (not shown)
 
 
 def look(
@@ -105,7 +108,9 @@ def look(
             later = [*doubted[1:], *([ahead.needed] if ahead.needed else []), *ahead.spares]
             ahead = Plan(doubted[0], tuple(point for point in later if point not in running)[:spares])
     waiting = scout is not None and not scout.answered
-    return Look(outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
+    seen = Look(outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
+    # What is moot as things stand would be cancelled as soon as it is started.
+    return replace(seen, plan=Plan(ahead.needed, tuple(its for its in ahead.spares if not seen.moot(its))))
 
 
 def wanted(looks: Mapping[str, Look]) -> list[tuple[str, Point]]:
