@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--max-steps", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=12)
     arguments = parser.parse_args()
     every = recorded(arguments.table, arguments.max_steps, scout_steps=0)
     few = {its.name: its for its in every}
