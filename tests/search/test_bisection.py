@@ -157,14 +157,10 @@ def test_without_crashes_the_bracket_closes(
     assert known[0] is not None
 
 
-@given(monotone_searches(), st.integers(1, 6), st.data())
+@given(monotone_searches())
 @few
-def test_what_is_called_stable_is_decided_by_runs_of_its_own(
-    search: dict[str, Any], workers: int, data: st.DataObject
-) -> None:
-    choose = lambda count: data.draw(st.integers(0, count - 1), label="the next to end")  # noqa: E731
-    grid = monotone(search["edges"], search["rungs"])
-    searched = simulate(grid, **shape(search), workers=workers, choose=choose)
+def test_what_is_called_stable_is_decided_by_runs_of_its_own(search: dict[str, Any]) -> None:
+    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
     verdicts = reasons(searched.outcomes, DEGRADED)
     stable = bracket(rung_verdicts(verdicts, **shape(search))).stable
     votes = [verdicts[point] is None for point in verdicts if point.rung == stable]
