@@ -1,8 +1,8 @@
 """How busy the search keeps its workers: 4 and 64 of them, simulated, with runs as long as the recorded ones.
 
 The same search with a barrier per batch stands beside it: as many runs as there are workers, then a wait for
-the slowest. Busy counts until the last round, that is until the last run is started: what comes after is the
-wait for the end, which no order of runs can fill.
+the slowest. Busy counts until the last round begins: the last runs, as many as there are workers. Beside it
+stands the share until the last run of all begins: many workers have less to run by then than they could.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Clock:
     now: float = 0.0
     busy: list[tuple[float, float]] = field(default_factory=list)
     wasted: float = 0.0  # seconds of cancelled runs
-    last_start: float = 0.0
+    starts: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.seen = {name: {} for name in self.replays}
@@ -51,7 +51,8 @@ class Clock:
         steps = self.replays[name].grid[point].optimizer_steps
         # No two machines are equally fast, nor one at all times.
         seconds = START_UP + steps * SECONDS_PER_STEP * self.luck.uniform(0.8, 1.2)
-        self.running[name, point] = self.last_start = self.now
+        self.running[name, point] = self.now
+        self.starts.append(self.now)
         self._looks.pop(name)
         heapq.heappush(self.ends, (self.now + seconds, name, point))
 
@@ -100,16 +101,18 @@ def with_barrier(clock: Clock, workers: int) -> None:
             clock.wait_for_one()
 
 
-def busy_share(clock: Clock, workers: int) -> float:
-    spent = sum(min(end, clock.last_start) - min(start, clock.last_start) for start, end in clock.busy)
-    return spent / (workers * clock.last_start) if clock.last_start else 1.0
+def busy_share(clock: Clock, workers: int, last: int) -> float:
+    """Until the ``last`` runs begin."""
+    until = clock.starts[-last]
+    spent = sum(min(end, until) - min(start, until) for start, end in clock.busy)
+    return spent / (workers * until)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--max-steps", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
     every = recorded(arguments.table, arguments.max_steps, scout_steps=0)
     few = {its.name: its for its in every}
@@ -123,13 +126,16 @@ def main() -> None:
                 clock = Clock(replays, random.Random(luck))
                 way(clock, workers)
                 clocks.append(clock)
-            share = fmean(busy_share(clock, workers) for clock in clocks)
+            share, to_the_last = (
+                fmean(busy_share(clock, workers, last) for clock in clocks) for last in (workers, 1)
+            )
             took = fmean(clock.now for clock in clocks)
             runs = fmean(sum(map(len, clock.seen.values())) for clock in clocks)
             wasted = fmean(clock.wasted for clock in clocks)
             print(
-                f"{workers} workers, {len(replays)} variants, {name}: busy {share:.1%} until the last start, "
-                f"answered after {took:.0f} s, {runs:.0f} runs finished, {wasted:.0f} s in cancelled ones",
+                f"{workers} workers, {len(replays)} variants, {name}: busy {share:.1%} until the last round, "
+                f"{to_the_last:.1%} until the last start, answered after {took:.0f} s, "
+                f"{runs:.0f} runs finished, {wasted:.0f} s in cancelled ones",
                 flush=True,
             )
             if way is without_barrier:
