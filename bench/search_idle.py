@@ -103,9 +103,9 @@ def with_barrier(clock: Clock, workers: int) -> None:
 
 def busy_share(clock: Clock, workers: int, last: int) -> float:
     """Until the ``last`` runs begin."""
-    until = clock.starts[-last]
+    until = clock.starts[max(0, len(clock.starts) - last)]
     spent = sum(min(end, until) - min(start, until) for start, end in clock.busy)
-    return spent / (workers * until)
+    return spent / (workers * until) if until else 1.0
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ seed looks for the edge, the others look whether it is theirs too.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, rung_votes, tally
+from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, own_vote, rung_votes, tally
 
 
 def next_point(
@@ -104,8 +104,7 @@ class _Look:
 
     def _own_votes(self, rung: int) -> list[bool | None]:
         """A rung's votes by its own runs."""
-        points = [Point(rung, seed) for seed in range(self.seeds)]
-        return [self.verdicts[point] is not None if point in self.verdicts else None for point in points]
+        return [own_vote(self.verdicts, Point(rung, seed)) for seed in range(self.seeds)]
 
     def _leads(self) -> list[int]:
         """The seeds whose edge can be the answer, the best known first."""

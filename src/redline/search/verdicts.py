@@ -72,14 +72,18 @@ def bracket(rungs: Sequence[bool | None]) -> Bracket:
     return Bracket(stable, diverged)
 
 
+def own_vote(verdicts: Verdicts, point: Point) -> bool | None:
+    """Diverged (True), stable, or None where it has not been run."""
+    return verdicts[point] is not None if point in verdicts else None
+
+
 def rung_votes(verdicts: Verdicts, rungs: int, seed: int) -> list[bool | None]:
     """A seed's vote on every rung: diverged (True), stable, or None.
 
     A rung that the seed has not run follows from its own bracket: below a stable rung it is stable, above
     its first diverged one it is diverged. A run that says otherwise counts.
     """
-    points = [Point(rung, seed) for rung in range(rungs)]
-    run = [verdicts[point] is not None if point in verdicts else None for point in points]
+    run = [own_vote(verdicts, Point(rung, seed)) for rung in range(rungs)]
     own = bracket(run)
     return [
         (False if rung < own.stable else True if rung > own.diverged else None) if vote is None else vote
