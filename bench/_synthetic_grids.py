@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
 from redline.stability import Outcome
 
 UNIGRAM = 5.5  # nats: a run that ends above it has learned nothing

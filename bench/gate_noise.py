@@ -14,9 +14,9 @@ from _harness import at_least, at_most, finish
 from record_grid import TABLE
 from redline.gate.__main__ import CONFIDENCE, TOLERANCE
 from redline.gate.compare import compare_loss, compare_lr, edge_interval
-from redline.search.look import Question, look
-from redline.search.result import variant_result
-from redline.search.verdicts import Point
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Question, look
+from redline.search.policy.verdicts import Point
 from search_replay import LADDER, RULES, SWEEPER, Outcomes, Replay, recorded
 
 Entry = dict[str, Any]

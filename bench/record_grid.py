@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from _harness import ROOT
 from redline.config import register
-from redline.search.pool import Ended, Pool, Slot
+from redline.search.workers.pool import Ended, Pool, Slot
 
 TABLE = ROOT / "bench" / "grid_tiny.csv"
 FIELDS = ["norm", "max_steps", "seed", "lr", "reason", "step", "optimizer_steps", "val_loss", "seconds"]

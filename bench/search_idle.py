@@ -14,8 +14,8 @@ from statistics import fmean
 
 from _harness import at_least, finish
 from record_grid import TABLE
-from redline.search.look import Look, look, wanted
-from redline.search.verdicts import Point
+from redline.search.policy.state import Look, look, wanted
+from redline.search.policy.verdicts import Point
 from search_replay import QUESTION, RULES, Outcomes, Replay, recorded
 
 START_UP = 1.0  # seconds of a run in which nothing trains yet

@@ -22,8 +22,8 @@ from omegaconf import OmegaConf
 from _harness import ROOT, at_least, at_most, finish, not_measured
 from _synthetic_grids import KINDS, synthetic_grid
 from record_grid import TABLE, rows_of
-from redline.search.look import Question, look
-from redline.search.verdicts import Bracket, Point, bracket, reasons
+from redline.search.policy.state import Question, look
+from redline.search.policy.verdicts import Bracket, Point, bracket, reasons
 from redline.stability import Outcome, SearchRule, build_rules
 
 UNSEEN = TABLE.with_name("grid_tiny_unseen.csv")

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from subject import Subject
 
-from redline.search.storage import open_storage
+from redline.search.store.storage import open_storage
 
 _ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason")
 _OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")

@@ -7,7 +7,7 @@ from pathlib import Path
 from coordinate import coordinate
 
 from redline.command_line import user_errors
-from redline.search.result import write_result
+from redline.search.policy.answer import write_result
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 # Edges by a rule while training, by rule 5 of the search, and none; each seed has a loss of its own.

@@ -10,11 +10,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
 from redline.report.stores import Stores
-from redline.search.owner import Owner
-from redline.search.result import variant_result, write_result
-from redline.search.storage import open_storage
-from redline.search.study import VariantStudy
-from redline.search.verdicts import Point
+from redline.search.policy.answer import variant_result, write_result
+from redline.search.policy.verdicts import Point
+from redline.search.store.owner import Owner
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 from redline.stability import Outcome
 
 LADDER = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]

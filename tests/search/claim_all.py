@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from redline.search.owner import Owner
-from redline.search.storage import open_storage
-from redline.search.study import VariantStudy
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
+from redline.search.store.owner import Owner
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 
 
 def main(url: str, barrier: str, processes: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 from coordinate import Coordinators
 
 from postgresql_server import PostgreSQL
-from redline.search.storage import open_storage
+from redline.search.store.storage import open_storage
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from search_helpers import DEGRADED
 
+from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
-from redline.search.display import Display
-from redline.search.pool import Pool, Slot
-from redline.search.register import open_studies
 from redline.search.settings import Settings
-from redline.search.storage import open_storage
-from redline.search.study import VariantStudy
+from redline.search.store.searches import open_studies
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 from redline.search.variant import Variant, with_scout
+from redline.search.workers.pool import Pool, Slot
 
 
 @dataclass

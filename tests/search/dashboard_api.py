@@ -7,7 +7,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna_dashboard
 from optuna.storages import BaseStorage
 
-from redline.search.study import VariantStudy
+from redline.search.store.study import VariantStudy
 
 
 def served(storage: BaseStorage, study: VariantStudy) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from redline.search.look import Question, look
-from redline.search.verdicts import Point, Vote, reasons
+from redline.search.policy.state import Question, look
+from redline.search.policy.verdicts import Point, Vote, reasons
 from redline.stability import Degraded, Outcome, SearchRule
 
 DEGRADED = {"degraded": Degraded(tolerance=0.25)}

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_helpers import DEGRADED, Searched, monotone, outcome, simulate
 
-from redline.search.bisection import next_point
-from redline.search.result import variant_result
-from redline.search.verdicts import (
+from redline.search.policy.answer import variant_result
+from redline.search.policy.bisection import next_point
+from redline.search.policy.verdicts import (
     Bracket,
     Point,
     bracket,

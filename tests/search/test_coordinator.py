@@ -16,11 +16,11 @@ from search_helpers import DEGRADED, outcome, wait_for
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
-from redline.search.owner import Owner
-from redline.search.patient_storage import PatientStorage
-from redline.search.storage import open_storage
-from redline.search.study import VariantStudy
-from redline.search.verdicts import Point, reasons
+from redline.search.policy.verdicts import Point, reasons
+from redline.search.store.owner import Owner
+from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 pytestmark = pytest.mark.usefixtures("own_environment")

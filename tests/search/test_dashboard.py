@@ -14,11 +14,11 @@ from search_helpers import outcome
 from postgresql_server import PostgreSQL
 from redline.dashboard.judged_storage import open_judged
 from redline.errors import UserError
-from redline.search.notes import write_note
-from redline.search.owner import Owner
-from redline.search.storage import open_storage
-from redline.search.study import Claim, VariantStudy
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
+from redline.search.store.notes import write_note
+from redline.search.store.owner import Owner
+from redline.search.store.storage import open_storage
+from redline.search.store.study import Claim, VariantStudy
 
 LADDER = [0.1, 0.2, 0.4, 0.8]
 FACTS = {"search": "search", "variant": "qk", "mlflow_ui": "http://tracking:5000/"}

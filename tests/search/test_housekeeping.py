@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from redline.search import housekeeping
-from redline.search.display import Display
+from redline.search.console.display import Display
 from redline.search.housekeeping import Housekeeping
-from redline.search.pool import Pool, Slot
 from redline.search.variant import Variant
+from redline.search.workers.pool import Pool, Slot
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from redline.search.job import run_command
+from redline.search.workers.cluster_job import run_command
 
 # Writes down every SIGTERM, and takes a while to end after the first.
 ENDS_SLOWLY = """

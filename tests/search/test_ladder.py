@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redline.errors import UserError
-from redline.search.ladder import from_interval, from_range, from_values, rounded
+from redline.search.policy.ladder import from_interval, from_range, from_values, rounded
 
 few = settings(max_examples=100, derandomize=True, deadline=None)
 rates = st.floats(1e-6, 10.0, allow_nan=False)

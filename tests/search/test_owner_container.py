@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from redline.search.owner import Owner
+from redline.search.store.owner import Owner
 
 PRINT_OWNER = """
 import json
-from redline.search.owner import Owner
+from redline.search.store.owner import Owner
 print(json.dumps(Owner.here().to_dict()), flush=True)
 input()
 """

@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 from search_helpers import outcome
 
 from redline.errors import OutageError
-from redline.search import patient_storage
-from redline.search.owner import Owner
-from redline.search.patient_storage import PatientStorage
-from redline.search.storage import open_storage
-from redline.search.study import VariantStudy
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
+from redline.search.store import patient_storage
+from redline.search.store.owner import Owner
+from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 
 LADDER = [0.1, 0.2, 0.4]
 

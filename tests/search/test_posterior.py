@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.search.bisection import next_point
-from redline.search.posterior import edge_interval, edge_prior
-from redline.search.verdicts import Point
+from redline.search.policy.bisection import next_point
+from redline.search.policy.posterior import edge_interval, edge_prior
+from redline.search.policy.verdicts import Point
 
 LADDER = [0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0]
 

@@ -16,7 +16,7 @@ from search_helpers import wait_for
 
 from postgresql_server import PostgreSQL
 from redline.database import first_opening
-from redline.search.storage import open_storage
+from redline.search.store.storage import open_storage
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 pytestmark = pytest.mark.usefixtures("own_environment")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from redline.search import publish as publish_module
-from redline.search.pool import Pool, Slot
 from redline.search.publish import Publishing, publish
+from redline.search.workers.pool import Pool, Slot
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import math
 import pytest
 from search_helpers import DEGRADED, outcome
 
-from redline.search.look import Question, look
-from redline.search.loss_model import expected_losses
-from redline.search.losses import mean_losses
-from redline.search.references import references
-from redline.search.verdicts import Point
+from redline.search.policy.loss_model import expected_losses
+from redline.search.policy.losses import mean_losses
+from redline.search.policy.references import references
+from redline.search.policy.state import Question, look
+from redline.search.policy.verdicts import Point
 from redline.stability import Outcome
 
 LADDER = [0.01 * 1.6**rung for rung in range(10)]

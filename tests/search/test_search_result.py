@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from search_helpers import DEGRADED, outcome
 
-from redline.search.result import variant_result, write_result
-from redline.search.table import result_table
-from redline.search.verdicts import Point, reasons
+from redline.search.console.table import result_table
+from redline.search.policy.answer import variant_result, write_result
+from redline.search.policy.verdicts import Point, reasons
 from redline.stability import Outcome
 
 LADDER = [0.1, 0.2, 0.4, 0.8]

@@ -7,11 +7,11 @@ from hypothesis import given
 from search_helpers import DEGRADED, monotone, outcome, simulate
 from test_bisection import few, monotone_searches, shape
 
-from redline.search.bisection import next_point
-from redline.search.cost import expected_cost
-from redline.search.look import Question, look, wanted
-from redline.search.speculation import plan, runs_to_go
-from redline.search.verdicts import Bracket, Point
+from redline.search.policy.bisection import next_point
+from redline.search.policy.cost import expected_cost
+from redline.search.policy.speculation import plan, runs_to_go
+from redline.search.policy.state import Question, look, wanted
+from redline.search.policy.verdicts import Bracket, Point
 
 HALVING = partial(next_point, rungs=9, seeds=1, vote="any")
 

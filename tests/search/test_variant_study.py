@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from search_helpers import outcome
 
 from redline.errors import UserError
-from redline.search.owner import Owner, Silence, owner_of
-from redline.search.storage import open_storage
-from redline.search.study import Claim, VariantStudy
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
+from redline.search.store.owner import Owner, Silence, owner_of
+from redline.search.store.storage import open_storage
+from redline.search.store.study import Claim, VariantStudy
 from redline.stability import Outcome
 
 LADDER = [0.1, 0.2, 0.4]

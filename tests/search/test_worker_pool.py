@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from redline.errors import UserError
-from redline.search.pool import Ended, Pool, Slot, make_slots, visible_gpus
+from redline.search.workers.pool import Ended, Pool, Slot, make_slots, visible_gpus
 
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
@@ -206,7 +206,7 @@ def test_jobs_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     """kill -9 leaves the coordinator no chance to tell its children."""
     script = (
         "import sys, pathlib\n"
-        "from redline.search.pool import Pool, Slot\n"
+        "from redline.search.workers.pool import Pool, Slot\n"
         "pool = Pool([Slot(0, None), Slot(1, None)], preload=['fake_jobs'])\n"
         "for slot, job in zip(pool.slots, ('sleep', 'sleep_deaf')):\n"
         "    pool.start(slot, f'fake_jobs:{job}', {}, pathlib.Path(sys.argv[1]) / 'log')\n"
@@ -243,7 +243,7 @@ def test_whoever_ends_does_not_wait_for_the_servers_interpreter_to_be_taken_apar
     )
     script = (
         "import sys, pathlib\n"
-        "from redline.search.pool import Ended, Pool, Slot\n"
+        "from redline.search.workers.pool import Ended, Pool, Slot\n"
         "pool = Pool([Slot(0, None)], preload=['heavy'])\n"
         "pool.start(pool.slots[0], 'heavy:job', {}, pathlib.Path(sys.argv[1]) / 'job.log')\n"
         "ended = []\n"
@@ -292,7 +292,7 @@ def test_no_workers_at_all_is_refused() -> None:
 def test_a_job_that_is_kept_is_started_again_when_it_dies_and_ends_when_released(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("redline.search.pool._START_AGAIN", 0.2)
+    monkeypatch.setattr("redline.search.workers.pool._START_AGAIN", 0.2)
     pids: list[int] = []
     pool.keep("fake_jobs:sleep", {}, tmp_path / "log", lambda message: pids.append(message["pid"]))
     assert until(lambda: pool.poll(0.0) == [] and len(pids) == 1)

@@ -21,13 +21,13 @@ from omegaconf import DictConfig
 from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.command_line import TRACEBACK_WANTED
 from redline.errors import UnfinishedSearchError, UserError
-from redline.search.display import Display
-from redline.search.job import run_command
-from redline.search.register import finished_entries, forget_end
+from redline.search.console.display import Display
 from redline.search.run import make_console, show_result
 from redline.search.settings import Settings
-from redline.search.storage import open_storage
+from redline.search.store.searches import finished_entries, forget_end
+from redline.search.store.storage import open_storage
 from redline.search.variant import Variant
+from redline.search.workers.cluster_job import run_command
 
 _USERS_MISTAKE = 2
 _LONGEST_REASON = 400  # characters of what a launcher says

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import (
 )
 
 from redline.errors import UserError
-from redline.search import ladder
+from redline.search.policy import ladder
 
 
 def split(

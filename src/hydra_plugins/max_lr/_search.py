@@ -14,16 +14,16 @@ from hydra_plugins.max_lr._overrides import split, varied
 from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.config import check_keys
 from redline.errors import UserError
-from redline.search.cost import cost_text
 from redline.search.housekeeping import JOBS
-from redline.search.look import Question
-from redline.search.pool import Pool, make_slots
+from redline.search.policy.cost import cost_text
+from redline.search.policy.state import Question
 from redline.search.publish import Publishing
-from redline.search.register import choose_name
 from redline.search.run import run_search
 from redline.search.settings import Settings
-from redline.search.storage import open_storage
+from redline.search.store.searches import choose_name
+from redline.search.store.storage import open_storage
 from redline.search.variant import Variant, fingerprint
+from redline.search.workers.pool import Pool, make_slots
 
 _VOTES = ("any", "majority", "all")
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from redline.database import connect_arguments
 from redline.errors import UserError
-from redline.search.study import CONSTRAINTS
+from redline.search.store.study import CONSTRAINTS
 
 
 class JudgedStorage(RDBStorage):

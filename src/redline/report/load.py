@@ -15,8 +15,8 @@ from redline.errors import UserError
 from redline.report.search import Curves, Run, Search, Variant
 from redline.report.stores import Stores, default_stores
 from redline.report.tracking import open_curves
-from redline.search.storage import open_storage
-from redline.search.verdicts import Point, bracket, rung_verdicts
+from redline.search.policy.verdicts import Point, bracket, rung_verdicts
+from redline.search.store.storage import open_storage
 from redline.stability import Outcome
 
 _PATIENCE = 10.0  # seconds that a storage which goes away is waited for

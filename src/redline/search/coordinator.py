@@ -15,17 +15,17 @@ from omegaconf import open_dict
 from optuna.trial import TrialState
 
 from redline.errors import OutageError, UserError
-from redline.search.display import Display, RunView, View
-from redline.search.interrupt import Interrupt
-from redline.search.look import Look, look, wanted
-from redline.search.owner import Owner, Silence, owner_of
-from redline.search.patient_storage import PatientStorage
-from redline.search.pool import Ended, Pool, Slot
-from redline.search.result import variant_result
+from redline.search.console.display import Display, RunView, View
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Look, look, wanted
+from redline.search.policy.verdicts import reasons
 from redline.search.settings import Settings
-from redline.search.study import Claim, VariantStudy
+from redline.search.store.owner import Owner, Silence, owner_of
+from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.study import Claim, VariantStudy
 from redline.search.variant import Variant
-from redline.search.verdicts import reasons
+from redline.search.workers.interrupt import Interrupt
+from redline.search.workers.pool import Ended, Pool, Slot
 from redline.stability import Outcome, SearchRule
 
 

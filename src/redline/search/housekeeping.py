@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from redline.errors import UserError
+from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
-from redline.search.display import Display
-from redline.search.pool import Ended, Pool
 from redline.search.variant import Variant
+from redline.search.workers.pool import Ended, Pool
 
 JOBS = "redline.training.jobs"  # by name: importing it would import torch
 

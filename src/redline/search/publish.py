@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redline.search.pool import Ended, Pool
+from redline.search.workers.pool import Ended, Pool
 
 _JOB = "redline.report.job:publish"  # by name: importing it would import matplotlib and MLflow
 

@@ -9,18 +9,18 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from redline.search.console.display import Display
+from redline.search.console.table import result_table
 from redline.search.coordinator import Coordinator
-from redline.search.display import Display
 from redline.search.housekeeping import Housekeeping
 from redline.search.mlflow_pages import charts_page
-from redline.search.patient_storage import PatientStorage
-from redline.search.pool import Pool
+from redline.search.policy.answer import write_result
 from redline.search.publish import Publishing, publish
-from redline.search.register import open_studies
-from redline.search.result import write_result
 from redline.search.settings import Settings
-from redline.search.table import result_table
+from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.searches import open_studies
 from redline.search.variant import Variant, with_scout
+from redline.search.workers.pool import Pool
 from redline.stability import SearchRule, build_rules
 
 _WIDTH = 160  # columns, where the output is no terminal

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from redline.search.look import Question
-from redline.search.verdicts import Vote
+from redline.search.policy.state import Question
+from redline.search.policy.verdicts import Vote
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from redline.report.blocks import Block, Section, Table, Text, number
 from redline.report.search import Search, Variant
-from redline.search.table import HEADINGS, WORDS, result_notes, rows
+from redline.search.console.table import HEADINGS, WORDS, result_notes, rows
 
 ORDER = 10
 

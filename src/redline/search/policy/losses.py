@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
 from redline.stability import Outcome
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from redline.search.look import Question
-from redline.search.speculation import runs_to_go
+from redline.search.policy.speculation import runs_to_go
+from redline.search.policy.state import Question
+from redline.search.policy.verdicts import Bracket
 from redline.search.variant import Variant
-from redline.search.verdicts import Bracket
 
 
 @dataclass(frozen=True)

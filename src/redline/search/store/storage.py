@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
-from redline.search.patient_storage import PatientStorage
+from redline.search.store.patient_storage import PatientStorage
 
 # Optuna warns of an answer that failed to come, in many lines; the search says so in one.
 optuna.logging.set_verbosity(optuna.logging.ERROR)

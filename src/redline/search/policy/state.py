@@ -6,11 +6,11 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
-from redline.search.bisection import next_point
-from redline.search.losses import mean_losses
-from redline.search.references import references
-from redline.search.speculation import Plan, Policy, plan, runs_to_go
-from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, reasons, rung_verdicts
+from redline.search.policy.bisection import next_point
+from redline.search.policy.losses import mean_losses
+from redline.search.policy.references import references
+from redline.search.policy.speculation import Plan, Policy, plan, runs_to_go
+from redline.search.policy.verdicts import Bracket, Point, Verdicts, Vote, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
 
 

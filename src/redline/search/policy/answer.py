@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from redline.files import atomic_write
-from redline.search.losses import finite_losses, mean_losses
-from redline.search.posterior import edge_interval
-from redline.search.verdicts import Point, Vote, bracket, rung_verdicts
+from redline.search.policy.losses import finite_losses, mean_losses
+from redline.search.policy.posterior import edge_interval
+from redline.search.policy.verdicts import Point, Vote, bracket, rung_verdicts
 from redline.stability import Outcome
 
 

@@ -6,7 +6,16 @@ seed looks for the edge, the others look whether it is theirs too.
 
 from collections.abc import Collection, Iterator, Sequence
 
-from redline.search.verdicts import Bracket, Point, Verdicts, Vote, bracket, own_vote, rung_votes, tally
+from redline.search.policy.verdicts import (
+    Bracket,
+    Point,
+    Verdicts,
+    Vote,
+    bracket,
+    own_vote,
+    rung_votes,
+    tally,
+)
 
 
 def next_point(

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
 
 _LENGTH = 1.8  # in log LR: over a factor of 6 in LR the curve can bend
 _HEIGHT = 0.4  # nats, of the shared curve

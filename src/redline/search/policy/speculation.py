@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from redline.search.verdicts import Point, Verdicts
+from redline.search.policy.verdicts import Point, Verdicts
 
 _MOST_WAYS = 200  # a look must not take longer than a few hundredths of a second
 

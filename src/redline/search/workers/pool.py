@@ -63,7 +63,7 @@ class Pool:
         # The server is a fresh interpreter: it must find what we find.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        self._context.set_forkserver_preload(["redline.search.silent_end", *preload])
+        self._context.set_forkserver_preload(["redline.search.workers.silent_end", *preload])
 
     def warm_up(self) -> None:
         """Start the server now, beside what else there is to do: its imports take seconds."""

@@ -14,9 +14,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from redline.search.mlflow_pages import run_page
-from redline.search.notes import in_words, study_note, trial_note, write_note
-from redline.search.owner import Owner
-from redline.search.verdicts import Point
+from redline.search.policy.verdicts import Point
+from redline.search.store.notes import in_words, study_note, trial_note, write_note
+from redline.search.store.owner import Owner
 from redline.stability import Outcome
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from optuna.storages import BaseStorage
 
 from redline.errors import UserError
-from redline.search.study import VariantStudy
+from redline.search.store.study import VariantStudy
 from redline.search.variant import Variant
 
 _LONGEST_NAME = 60  # characters of a default name, before its time

@@ -1,0 +1,1 @@
+"""What to run next, and what follows from what was seen: pure functions on plain numbers."""

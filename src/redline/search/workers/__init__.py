@@ -1,0 +1,1 @@
+"""Processes that run trials: here, or as the jobs of a cluster."""
