@@ -2,7 +2,7 @@
 
 from redline.stability.forecast import Forecast, Forecaster
 from redline.stability.from_config import build_forecaster, build_rules
-from redline.stability.outcome import Outcome
+from redline.stability.outcome import Outcome, Score
 from redline.stability.rules import (
     BlowUp,
     Degraded,
@@ -13,7 +13,8 @@ from redline.stability.rules import (
     OnlineRule,
     SearchRule,
 )
-from redline.stability.verdict import Verdict, judge_curve
+from redline.stability.verdict import Verdict
+from redline.stability.watch import Progress, Watch
 
 __all__ = [
     "BlowUp",
@@ -26,9 +27,11 @@ __all__ = [
     "NonFinite",
     "OnlineRule",
     "Outcome",
+    "Progress",
+    "Score",
     "SearchRule",
     "Verdict",
+    "Watch",
     "build_forecaster",
     "build_rules",
-    "judge_curve",
 ]

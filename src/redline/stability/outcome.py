@@ -1,31 +1,54 @@
 """What one finished training run has to say."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Numbers of one run that ended by itself: stable, or diverged by a rule.
 
-    Losses are in nats per token; ``val_loss`` is None where a run ended before its validation.
-    A run that crashed has no outcome.
+    Losses are in nats per token, or in the trainable's own unit; ``val_loss`` is the final score, None where
+    a run ended before it. A run that crashed has no outcome.
     """
 
-    lr: float
+    value: float  # of what is searched, such as the learning rate
     seed: int
-    diverged: bool
-    reason: str | None  # the rule that broke
+    reason: str | None  # the rule that broke; None: the run was stable by itself
     step: int  # the step (counted from 0) that broke an online rule, else the last one
     optimizer_steps: int  # what the run cost
     val_loss: float | None
-    val_perplexity: float | None
     initial_loss: float
     train_loss: float
+    floor: float | None = None  # the score of a model that ignores its context
+    numbers: Mapping[str, float] = field(default_factory=dict)  # further ones, such as perplexity
     spikes: int = 0
-    run_id: str | None = None  # MLflow's, if it was known by the end
-    run_key: str | None = field(default=None, compare=False)  # our name for it, a tag of MLflow's run
-    seconds: float = field(default=0.0, compare=False)  # in which it trained and validated
+    page: str | None = field(default=None, compare=False)  # where its curves are
+    seconds: float = field(default=0.0, compare=False)  # in which it trained and was scored
+
+    @property
+    def diverged(self) -> bool:
+        return self.reason is not None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a run gives back at its end.
+
+    ``loss``: the final score, in nats or any unit in which smaller is better; None where the run was stopped
+    before. ``floor``: the score of a model that ignores its context, in the same unit. ``numbers``: what else
+    is to be kept, such as ``perplexity``. ``steps``: optimizer steps taken, where they are not those reported.
+    """
+
+    loss: float | None
+    floor: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    steps: int | None = None

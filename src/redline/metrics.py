@@ -1,0 +1,21 @@
+"""The names of metrics: trackers write them, the report and the early warning read them."""
+
+import re
+
+TRAIN_LOSS, GRAD_NORM = "train/loss", "train/grad_norm"
+VAL_LOSS, VAL_PERPLEXITY = "val/loss", "val/perplexity"
+MAX_LOGIT = "attention/max_logit"
+NORM, RMS = "norm", "rms"  # statistics of what a site puts out
+
+_OF_LAYER = re.compile(r"(\w+)/(\w+)/layer_(\d+)")
+
+
+def of_layer(statistic: str, site: str, layer: int) -> str:
+    """As in ``norm/fc2/layer_03``."""
+    return f"{statistic}/{site}/layer_{layer:02d}"
+
+
+def layer_of(metric: str) -> tuple[str, str, int] | None:
+    """The statistic, site and layer that `of_layer` put into a name; None for other names."""
+    found = _OF_LAYER.fullmatch(metric)
+    return None if found is None else (found[1], found[2], int(found[3]))

@@ -1,0 +1,89 @@
+"""The contract between the search and what it searches: a trainable says what it is, and runs trials."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redline.stability import Score, Watch
+
+__all__ = ["Facts", "Score", "Trainable", "Trial"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a trainable's runs before the first one; the same for all machines of a search."""
+
+    max_steps: int | None = None  # optimizer steps of a full run; None: known once one has ended
+    parameters: int | None = None
+    tokens_per_step: int | None = None
+    precision: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run that a search asks for."""
+
+    value: float  # of what is searched: the learning rate, unless the search says otherwise
+    seed: int
+    directory: Path  # its own; the same again when the trial is resumed
+    facts: Facts
+    threads: int | None = None  # CPU threads that it may use; None: as many as it likes
+    search: str = ""
+    variant: str = ""
+    tags: Mapping[str, str] = field(
+        default_factory=dict
+    )  # for a tracker: which trial of which search this is
+    watch: Watch = field(default_factory=Watch, repr=False, compare=False)
+
+    def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
+        """Hand in a step (counted from 0): its training loss, and its gradient norm before clipping.
+
+        True where the run is to stop: a rule broke, or its answer is no longer needed.
+        """
+        return self.watch.report(step, loss, grad_norm)
+
+    def link(self, page: str) -> None:
+        """Name the address of a page with this run's curves, for the dashboard to link to."""
+        self.watch.page = page
+
+
+class Trainable(ABC):
+    """What a search trains. It is pickled, and its trials run in processes of their own.
+
+    The search's own process holds it too and must start fast: what is slow to import belongs into the
+    methods. ``check``, ``facts`` and ``run`` are called in a child process.
+    """
+
+    preload: Sequence[str] = ()  # modules that every trial imports; imported once
+
+    @property
+    @abstractmethod
+    def max_steps(self) -> int | None:
+        """Optimizer steps of a full run; None where only a run that has ended tells."""
+
+    def check(self) -> None:
+        """Raise UserError for settings that cannot work. Nothing has been started or written by then."""
+
+    def facts(self) -> Facts:
+        """See `Facts`. Called once a search, after ``check``; what trials share can be prepared here."""
+        return Facts(self.max_steps)
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides a trial's outcome beside value and seed, as plain values.
+
+        Two searches with the same settings, ladder and seeds are one.
+        """
+
+    @abstractmethod
+    def run(self, trial: Trial) -> Score:
+        """Train. Whatever is raised is a crash, and tried again, but for UserError."""
+
+    def shortened(self, max_steps: int) -> "Trainable":
+        """The same with fewer steps, for short runs that look first. Raises UserError where it cannot."""
+        raise NotImplementedError

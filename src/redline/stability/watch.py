@@ -1,0 +1,150 @@
+"""A run's steps held against the rules, one by one, and the outcome that follows at its end."""
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from redline.stability.outcome import Outcome, Score
+from redline.stability.rules import EndRule, OnlineRule
+from redline.stability.verdict import Verdict
+
+_RECORD = struct.Struct("<qdd")  # step, loss, gradient norm
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: ``step`` steps are done. ``forecast_step``: since when it is expected to diverge."""
+
+    step: int
+    loss: float
+    page: str | None = None
+    forecast_step: int | None = None
+
+
+def _nobody(progress: Progress) -> None:
+    pass
+
+
+class Watch:
+    """Judges a run by those of ``rules`` that are judged while training and at its end.
+
+    With a ``curve``, a file, the steps are kept there: a run that is resumed at a later step is judged as if
+    it had never been stopped.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Any] | None = None,
+        tell: Callable[[Progress], object] = _nobody,
+        curve: Path | None = None,
+    ) -> None:
+        rules = rules or {}
+        self.online = {name: rule for name, rule in rules.items() if isinstance(rule, OnlineRule)}
+        self.at_end = {name: rule for name, rule in rules.items() if isinstance(rule, EndRule)}
+        self.tell = tell
+        self.verdict: Verdict | None = None
+        self.initial_loss = self.last_loss = math.nan
+        self.steps_seen = 0
+        self.forecast_step: int | None = None
+        self.page: str | None = None
+        self.cancelled = False  # the run's answer is no longer needed
+        self._forecast: Verdict | None = None
+        self._curve = curve
+        self._file: IO[bytes] | None = None
+
+    def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
+        """Judge a step (counted from 0). True where the run is to stop."""
+        grad_norm = 0.0 if grad_norm is None else grad_norm
+        if self._curve is not None:
+            self._keep(self._curve, step, loss, grad_norm)
+        if self.verdict is None:
+            self._judge(step, loss, grad_norm)
+            self.tell(Progress(step + 1, loss, self.page, self.forecast_step))
+        return self.verdict is not None or self.cancelled
+
+    def warn(self, step: int, reason: str | None) -> None:
+        """The run is expected to diverge since ``step``. With a ``reason`` it ends as diverged by it once that
+        step is judged, unless a rule broke by then.
+        """
+        self.forecast_step = step
+        self._forecast = None if reason is None else Verdict(reason, step)
+
+    def outcome(
+        self, value: float, seed: int, score: Score, *, max_steps: int | None, seconds: float
+    ) -> Outcome:
+        """What follows once the run has ended."""
+        verdict = self.final_verdict()
+        if verdict is None and score.loss is not None:
+            reason = self._broken_at_end(score.loss, score.floor)
+            verdict = None if reason is None else Verdict(reason, self.steps_seen - 1)
+        reported = self.steps_seen or max_steps or 0
+        return Outcome(
+            value=value,
+            seed=seed,
+            reason=None if verdict is None else verdict.reason,
+            step=self.steps_seen - 1 if verdict is None else verdict.step,
+            optimizer_steps=reported if score.steps is None else score.steps,
+            val_loss=score.loss,
+            initial_loss=self.initial_loss,
+            train_loss=self.last_loss,
+            floor=score.floor,
+            numbers=dict(score.numbers),
+            spikes=sum(getattr(rule, "spikes", 0) for rule in self.online.values()),
+            page=self.page,
+            seconds=seconds,
+        )
+
+    def final_verdict(self) -> Verdict | None:
+        """The rule that the run broke on its way, or by ending as it did; its score is not asked yet."""
+        broken = [name for name, rule in self.online.items() if rule.broken_at_end()]
+        return self.verdict or (Verdict(broken[0], self.steps_seen - 1) if broken else None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {
+            "initial_loss": self.initial_loss,
+            "last_loss": self.last_loss,
+            "steps_seen": self.steps_seen,
+            "forecast_step": self.forecast_step,
+            "verdict": self.verdict and asdict(self.verdict),
+            "rules": {name: rule.state_dict() for name, rule in self.online.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.initial_loss, self.last_loss = state["initial_loss"], state["last_loss"]
+        self.steps_seen, self.forecast_step = state["steps_seen"], state["forecast_step"]
+        self.verdict = state["verdict"] and Verdict(**state["verdict"])
+        for name, rule_state in state["rules"].items():
+            if name in self.online:
+                self.online[name].load_state_dict(rule_state)
+
+    def _judge(self, step: int, loss: float, grad_norm: float) -> None:
+        if math.isnan(self.initial_loss) and self.steps_seen == 0:
+            self.initial_loss = loss
+        self.last_loss, self.steps_seen = loss, step + 1
+        broken = (name for name, rule in self.online.items() if rule.broken_by(step, loss, grad_norm))
+        if reason := next(broken, None):
+            self.verdict = Verdict(reason, step)
+        elif self._forecast is not None and self._forecast.step <= step:
+            self.verdict = self._forecast
+
+    def _broken_at_end(self, loss: float, floor: float | None) -> str | None:
+        rules = self.at_end if floor is not None else {}
+        broken = (name for name, rule in rules.items() if rule.broken_by(loss, floor))
+        # A score that is no number is no result, whichever rules are off.
+        return next(broken, None) or (None if math.isfinite(loss) else "non_finite")
+
+    def _keep(self, path: Path, step: int, loss: float, grad_norm: float) -> None:
+        if self._file is None:
+            before = path.read_bytes() if step > 0 and path.exists() else b""
+            whole = before[: len(before) // _RECORD.size * _RECORD.size]
+            kept = [record for record in _RECORD.iter_unpack(whole) if record[0] < step]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+            self._file.write(b"".join(_RECORD.pack(*record) for record in kept))
+            for record in kept if self.steps_seen == 0 else []:
+                self._judge(*record)
+        self._file.write(_RECORD.pack(step, loss, grad_norm))
