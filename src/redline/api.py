@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from redline.config import conf_dir
+from redline.config import shipped
 from redline.errors import UserError
 from redline.report.at_end import WriteReport
 from redline.search import (
@@ -30,7 +30,7 @@ Train = Callable[[Trial], float | Score]
 
 
 def geometric(low: float, high: float, count: int) -> tuple[float, ...]:
-    """``count`` values from ``low`` to ``high``, each the same multiple of the one below. Raises ValueError."""
+    """``count`` values from ``low`` to ``high``, equal in log. Raises ValueError."""
     if not (0 < low < high < math.inf and count >= 2):
         raise ValueError(f"geometric({low:g}, {high:g}, {count}): allowed: 0 < low < high, 2 values or more")
     return tuple(ladder.rounded(low * (high / low) ** (i / (count - 1))) for i in range(count))
@@ -38,7 +38,7 @@ def geometric(low: float, high: float, count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Function(Trainable):
-    """A function as something that a search trains; ``described`` is all that is known of it beside its code."""
+    """A function as something that a search trains. ``described`` decides its outcome, beside its code."""
 
     train: Train
     known: Facts
@@ -134,7 +134,7 @@ def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> O
     for option in given:
         if option not in known:
             raise UserError(f"{option}: unknown option; allowed: {', '.join(known)}")
-    file: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "hydra" / "sweeper" / "max_lr.yaml"))
+    file: Any = OmegaConf.to_container(shipped("hydra/sweeper/max_lr"))
     defaults = {option: file[option] for option in known}
     defaults |= {"storage": f"sqlite:///{home / 'optuna.db'}", "reference": variants[0]}
     return Options(**{**defaults, **given})
@@ -142,7 +142,7 @@ def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> O
 
 def _rules(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The default rules, with these changes. A function has no schedule: what is told of one is 0."""
-    default = OmegaConf.load(conf_dir() / "divergence" / "default.yaml")
+    default = shipped("divergence/default")
     cfg = OmegaConf.merge({"schedule": {"warmup_steps": 0}, "divergence": default}, {"divergence": changes})
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return rule_specs(plain["divergence"])

@@ -8,7 +8,6 @@ import os
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
@@ -102,8 +101,8 @@ def _words(config: DictConfig, named: str) -> list[str]:
     given = {*config.hydra.overrides.hydra, *config.hydra.overrides.task}
     # Hydra's parser wants all overrides in one piece.
     end = max((i + 1 for i, word in enumerate(arguments) if word in given), default=len(arguments))
-    script = str(Path(sys.argv[0]).absolute())
-    return [script, *arguments[:end], named, "hydra.sweeper.jobs=null", *arguments[end:]]
+    # -m is among them.
+    return ["-m", "redline", "train", *arguments[:end], named, "hydra.sweeper.jobs=null", *arguments[end:]]
 
 
 def _trouble(job: JobReturn) -> str | None:
