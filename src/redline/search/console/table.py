@@ -6,6 +6,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from redline.search.result import SearchResult
+
 HEADINGS = (
     "variant",
     "max stable LR",
@@ -20,17 +22,18 @@ HEADINGS = (
 WORDS = ("variant", "rule that broke")  # the other columns are numbers
 
 
-def result_table(result: Mapping[str, Any], reference: str) -> Table:
+def result_table(result: SearchResult, reference: str) -> Table:
     """One row a variant of a `result.json`; ratios are to the variant named ``reference``."""
+    entries = {name: its.to_dict() for name, its in result.variants.items()}
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{result['search']}: largest stable learning rate", title_justify="left"
+        box=box.SIMPLE_HEAD, title=f"{result.search}: largest stable learning rate", title_justify="left"
     )
     for heading in HEADINGS:
         words = heading in WORDS
         table.add_column(heading.format(reference=reference), justify="left" if words else "right")
-    for row in rows(result["variants"], result["ladder"], reference):
+    for row in rows(entries, result.ladder, reference):
         table.add_row(*row)
-    notes = result_notes(result["variants"])
+    notes = result_notes(entries)
     if notes:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
