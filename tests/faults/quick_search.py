@@ -1,4 +1,4 @@
-"""A search whose trials answer at once, or as soon as its gate lets them, as a command that can be killed and given again."""
+"""A search whose trials answer once a gate lets them, as a command that can be killed and given again."""
 
 import os
 import signal

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gate import Gate
 from processes import MARK, Process, marked
 
+from gate import Gate
 from postgresql_server import PostgreSQL
 
 HERE = Path(__file__).parent

@@ -23,7 +23,9 @@ def test_a_search_struck_by_every_kind_of_fault_ends_as_if_undisturbed(rounds: R
     assert sorted(its.fault for its in struck) == sorted(search.faults())
 
 
-def test_a_search_whose_disk_is_full_for_a_while_ends_as_if_it_never_was(rounds: Rounds, tmp_path: Path) -> None:
+def test_a_search_whose_disk_is_full_for_a_while_ends_as_if_it_never_was(
+    rounds: Rounds, tmp_path: Path
+) -> None:
     try:
         with small_disk(tmp_path / "probe", 1):
             pass

@@ -20,7 +20,9 @@ def echo(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 
 def nap(payload: dict[str, Any], send: Any) -> dict[str, Any]:
-    time.sleep(2)
+    """Until a file ``until`` is there."""
+    while not Path(payload["until"]).exists():
+        time.sleep(0.01)
     return {"doubled": 2 * payload["n"]}
 
 
@@ -49,7 +51,7 @@ def die(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 def sleep(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     send({"pid": os.getpid()})
-    time.sleep(600)
+    time.sleep(36_000)
     return {}
 
 
