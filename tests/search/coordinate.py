@@ -141,7 +141,7 @@ class Coordinators:
             process.stdin.write("go\n")
             process.stdin.flush()
 
-    def entries(self, seconds: float = 120) -> list[dict[str, Any]]:
+    def entries(self, seconds: float = 600) -> list[dict[str, Any]]:
         """What each of them found."""
         ended = [(process, *process.communicate(timeout=seconds)) for process in self.processes]
         for process, _, err in ended:
