@@ -23,7 +23,8 @@ from redline.search.settings import Settings
 from redline.search.store.searches import choose_name
 from redline.search.store.storage import open_storage
 from redline.search.variant import Variant, fingerprint
-from redline.search.workers.pool import Pool, make_slots
+from redline.search.workers.devices import make_slots
+from redline.search.workers.pool import Pool
 
 _VOTES = ("any", "majority", "all")
 
@@ -48,7 +49,9 @@ def search(
         question = Question(ladder, settings.seeds, settings.vote, settings.doubt)  # type: ignore[arg-type]
         print(cost_text(variants, question, settings.scout_steps))
         return {}
-    slots, threads = make_slots(settings.workers, config.trainer.accelerator)
+    slots, threads, note = make_slots(settings.workers, config.trainer.accelerator)
+    if note:
+        print(f"note: {note}", flush=True)
     # None where jobs search: a pool's environment is not to be theirs.
     pool = Pool(slots, preload=["redline.training.warm"]) if here else None
     if pool is not None:
