@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from redline.errors import UserError
-from redline.search.workers.pool import Ended, Pool, Slot, make_slots, visible_gpus
+from redline.search.workers.pool import Ended, Pool, Slot
 
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
@@ -270,28 +269,6 @@ def test_a_job_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Pat
     (tmp_path / "file").touch()
     pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "file" / "log")
     assert messages(pool, pool.slots[0]) == [Ended(crash="exit status 1")]
-
-
-def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for workers, count, threads in ((None, 8, 1), (2, 2, 4), (3, 3, 2), (20, 20, 1)):
-        slots, its_threads = make_slots(workers, "auto")
-        assert (len(slots), its_threads) == (count, threads)
-        assert {slot.gpu for slot in slots} == {None}
-
-
-def test_slots_share_the_visible_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-abc,-1")
-    assert visible_gpus() == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(None, "auto")[0]] == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(3, "gpu")[0]] == ["0", "GPU-abc", "0"]
-    assert {slot.gpu for slot in make_slots(2, "cpu")[0]} == {None}
-
-
-def test_no_workers_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
-        make_slots(0, "auto")
 
 
 def test_a_job_that_is_kept_is_started_again_when_it_dies_and_ends_when_released(

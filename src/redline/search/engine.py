@@ -21,7 +21,8 @@ from redline.search.store.searches import choose_name, open_studies
 from redline.search.store.storage import open_storage
 from redline.search.variant import Variant, fingerprint, with_short_runs
 from redline.search.workers import tasks
-from redline.search.workers.pool import Ended, Pool, make_slots
+from redline.search.workers.devices import make_slots
+from redline.search.workers.pool import Ended, Pool
 
 _WIDTH = 160  # columns, where the output is no terminal
 
@@ -119,7 +120,9 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     OutageError, KeyboardInterrupt.
     """
     search.check()
-    slots, threads = make_slots(search.options.workers, search.accelerator)
+    slots, threads, note = make_slots(search.options.workers, search.accelerator)
+    if note is not None:
+        print(f"note: {note}", flush=True)
     preload = dict.fromkeys(name for variant in search.variants for name in variant.trainable.preload)
     pool = Pool(slots, list(preload))
     pool.warm_up()

@@ -236,28 +236,3 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that jobs may use, without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
-    return [str(index) for index, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*")))]
-
-
-def make_slots(workers: int | None, accelerator: str) -> tuple[list[Slot], int | None]:
-    """Slots for ``workers`` jobs at once and the CPU threads each may use (None: torch's default).
-
-    By default one a GPU; on a CPU one a core with one thread each: two one-thread jobs are
-    faster than one two-thread job. Raises UserError.
-    """
-    if workers is not None and workers < 1:
-        raise UserError(f"hydra.sweeper.workers={workers}: allowed: 1 or more, or null for the default")
-    gpus = [] if accelerator == "cpu" else visible_gpus()
-    if gpus:
-        count = workers or len(gpus)
-        return [Slot(index, gpus[index % len(gpus)]) for index in range(count)], None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or cores
-    return [Slot(index, None) for index in range(count)], max(1, cores // count)
