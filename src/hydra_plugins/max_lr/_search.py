@@ -50,7 +50,7 @@ def search(
         return {}
     slots, threads = make_slots(settings.workers, config.trainer.accelerator)
     # None where jobs search: a pool's environment is not to be theirs.
-    pool = Pool(slots, preload=["redline.training.warm"]) if here else None
+    pool = Pool(slots, preload=["redline.training.jobs"]) if here else None
     if pool is not None:
         pool.warm_up()
 

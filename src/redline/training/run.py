@@ -28,9 +28,9 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.early_warning import early_warning
+from redline.training.environment import environment, resolved
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
-from redline.training.trackers.environment import environment, resolved
 from redline.training.watch import Progress, Watch
 
 
@@ -41,13 +41,11 @@ def run(
     tags: dict[str, str],
     experiment: str = "runs",
     report: Callable[[Progress], None] = lambda progress: None,
-    in_search: bool = False,
 ) -> Outcome:
     """Train as ``cfg`` says, keeping a checkpoint in ``directory``, and judge by rules 1 to 4.
 
-    A checkpoint already in ``directory`` is gone on from. ``in_search``: a search sees to it that what is
-    tracked reaches its store. Raises UserError for a mistake in ``cfg``; whatever else is raised is a crash,
-    not an outcome.
+    A checkpoint already in ``directory`` is gone on from. Raises UserError for a mistake in ``cfg``; whatever
+    else is raised is a crash, not an outcome.
     """
     check(cfg)
     quieten()
@@ -66,12 +64,11 @@ def run(
             experiment=experiment,
             name=f"{tags.get('variant', tags['norm'])} lr={cfg.lr:g} seed={cfg.seed}",
             tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
-            in_search=in_search,
         ),
     )
     try:
         _describe(cfg, trackers)
-        watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: trackers.run_id, report)
+        watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: trackers.page, report)
         monitor = build_monitor(cfg)
         trainer = L.Trainer(
             accelerator=device_of(cfg).type.replace("cuda", "gpu"),
@@ -79,7 +76,7 @@ def run(
             precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
-            logger=trackers if trackers.loggers else False,
+            logger=trackers.loggers,
             callbacks=[
                 # In this order a checkpoint holds what follows from the monitor's last reading.
                 monitor,
@@ -136,7 +133,7 @@ def run(
         }
     )
     trackers.end("FINISHED")
-    return replace(outcome, run_id=trackers.run_id, run_key=trackers.run_key)
+    return replace(outcome, page=trackers.page)
 
 
 def _outcome(
@@ -154,16 +151,16 @@ def _outcome(
         broken = [name for name, rule in rules.items() if rule.broken_by(val_loss, unigram_entropy)]
         reason = broken[0] if broken else None
     return Outcome(
-        lr=cfg.lr,
+        value=cfg.lr,
         seed=cfg.seed,
-        diverged=reason is not None,
         reason=reason,
         step=step,
         optimizer_steps=optimizer_steps,
         val_loss=val_loss,
-        val_perplexity=metrics.get("val/perplexity"),
         initial_loss=watch.initial_loss,
         train_loss=watch.last_loss,
+        floor=unigram_entropy,
+        numbers={"perplexity": metrics["val/perplexity"]} if metrics else {},
         spikes=sum(getattr(rule, "spikes", 0) for rule in watch.rules.values()),
     )
 

@@ -1,5 +1,6 @@
 """`python src/train.py norm=…`: one run, with a progress bar and a last line."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -10,8 +11,11 @@ from tqdm import tqdm
 
 from redline.stability import Outcome
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.outbox import drain
 from redline.training.run import run
 from redline.training.watch import Progress
+
+log = logging.getLogger(__name__)
 
 
 def train_once(cfg: DictConfig) -> Outcome:
@@ -22,6 +26,8 @@ def train_once(cfg: DictConfig) -> Outcome:
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", shown=cfg.trainer.progress_bar)
     outcome = run(cfg, directory, tags={"norm": norm}, report=bar.report)
     bar.close()
+    if (line := drain(cfg.tracker).line) is not None:
+        log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
         print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
@@ -57,7 +63,7 @@ class ProgressBar:
 def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:
     head = f"{norm} lr={cfg.lr:g} seed={cfg.seed}:"
     loss = "" if outcome.val_loss is None else f", validation loss {outcome.val_loss:.4f} nats"
-    perplexity = "" if outcome.val_perplexity is None else f", perplexity {outcome.val_perplexity:.2f}"
+    perplexity = f", perplexity {outcome.numbers['perplexity']:.2f}" if outcome.numbers else ""
     if outcome.diverged:
         return f"{head} diverged by rule {outcome.reason} at step {outcome.step}{loss}{perplexity}"
     return f"{head} stable over {outcome.optimizer_steps} steps{loss}{perplexity}"

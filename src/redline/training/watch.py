@@ -19,7 +19,7 @@ class Progress:
     step: int
     max_steps: int
     loss: float
-    run_id: str | None  # MLflow's, once it is known
+    page: str | None  # of its curves, once it is known
     forecast_step: int | None = None  # since which the run is expected to diverge
 
 
@@ -31,11 +31,11 @@ class Watch(Callback):
     def __init__(
         self,
         rules: dict[str, OnlineRule],
-        run_id: Callable[[], str | None],
+        page: Callable[[], str | None],
         report: Callable[[Progress], None],
     ) -> None:
         self.rules = rules
-        self.run_id = run_id
+        self.page = page
         self.report = report
         self.reader = LateReader()
         self.verdict: Verdict | None = None
@@ -76,9 +76,9 @@ class Watch(Callback):
         if step == 0:
             self.initial_loss = loss
         self.last_loss, self.steps_seen = loss, step + 1
-        if trainer.logger is not None:
-            trainer.logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
-        self.report(Progress(step + 1, trainer.max_steps, loss, self.run_id(), self.forecast_step))
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/loss": loss, "train/grad_norm": grad_norm}, step)
+        self.report(Progress(step + 1, trainer.max_steps, loss, self.page(), self.forecast_step))
         broken = (reason for reason, rule in self.rules.items() if rule.broken_by(step, loss, grad_norm))
         if reason := next(broken, None):
             self.verdict = Verdict(reason, step)
