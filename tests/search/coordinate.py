@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from redline.search.settings import Settings
 from rich.console import Console
 from search_helpers import DEGRADED
 
 from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
-from redline.search.settings import Settings
 from redline.search.store.searches import open_studies
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy

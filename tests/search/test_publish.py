@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redline.search.publish import Publishing, publish
 
 from redline.search import publish as publish_module
-from redline.search.publish import Publishing, publish
 from redline.search.workers.pool import Pool, Slot
 
 

@@ -55,7 +55,7 @@ def search(
         print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
         return None
     if here:
-        at_end: list[AtEnd] = [SendCurves(trackers, config.search.mlflow_ui)]
+        at_end: list[AtEnd] = [SendCurves(trackers)]
         if options.report_timeout is not None:
             at_end.append(WriteReport(options.report_timeout, tracking_uris(trackers)))
         result = run_search(asked, at_end)

@@ -24,11 +24,9 @@ def _send(cfg: DictConfig) -> None:
         if "mlflow" not in cfg.tracker:
             raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
 
-        from redline.training.outbox.sender import Sender
+        from redline.training.outbox import drain
 
-        sender = Sender.of(cfg.tracker.mlflow)
-        before = sender.waiting()
-        left = sender.drain(float("inf"))
-        print(f"{sender.store}: {before - left} run(s) sent, {left} left in {sender.outbox.folder}")
-        if left:
-            raise OutageError(sender.what_waits())
+        left = drain(cfg.tracker, float("inf"))
+        print(f"{left.store}: {left.sent} run(s) sent, {left.waiting} left")
+        if left.line is not None:
+            raise OutageError(left.line)

@@ -26,10 +26,10 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.early_warning import early_warning
+from redline.training.environment import environment, resolved
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.reporting import Report
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
-from redline.training.trackers.environment import environment, resolved
 
 
 def run(cfg: DictConfig, trial: Trial) -> Score:
@@ -68,7 +68,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
-            logger=trackers.loggers or False,
+            logger=trackers.loggers,
             callbacks=[
                 # In this order a checkpoint holds what follows from the monitor's last reading.
                 monitor,
