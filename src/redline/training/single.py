@@ -26,7 +26,7 @@ def train_once(cfg: DictConfig) -> Outcome:
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", shown=cfg.trainer.progress_bar)
     outcome = run(cfg, directory, tags={"norm": norm}, report=bar.report)
     bar.close()
-    if (line := drain(cfg.tracker).line) is not None:
+    if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
