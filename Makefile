@@ -1,5 +1,7 @@
-PYTHON ?= python3.11
+# The newest that runs and can make an environment: on a PATH may be a name whose version is not installed.
+PYTHON ?= $(shell for it in python3.13 python3.12 python3.11; do $$it -c 'import ensurepip' 2>/dev/null && echo $$it && break; done)
 PY := .venv/bin/python
+REDLINE := .venv/bin/redline
 TORCH := $(shell sed -n 's/^torch==//p' requirements.lock)
 # What to add to the command of `make run` or `make send`, as in: make run ARGS="hydra.sweeper.seeds=3"
 ARGS ?=
@@ -8,9 +10,9 @@ FAULTS ?= 100
 SEED ?=
 # Of which search `make report` writes: the latest one unless it is given.
 SEARCH ?=
-# Where `make ui` and `make dashboard` look.
-TRACKING_URI ?= sqlite:///mlruns/mlflow.db
-STORAGE ?= sqlite:///mlruns/optuna.db
+# Where `make ui` and `make dashboard` look: under mlruns/ unless it is given.
+TRACKING_URI ?=
+STORAGE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test faults test-ray lint format bench ui dashboard report send screenshots gate clean
@@ -21,8 +23,8 @@ help: ## list the targets
 setup: .venv/installed ## make the environment .venv from pinned versions
 
 .venv/installed: requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; allowed: make setup PYTHON=/path/to/python3.11"; exit 2; }
-	@echo "installing into .venv (about two minutes)"
+	@$(or $(PYTHON),false) -c 'import ensurepip' 2>/dev/null || { echo "error: PYTHON=$(PYTHON): no Python that runs, with venv; allowed: 3.11, 3.12 or 3.13, as in make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "installing into .venv with $(PYTHON) (about two minutes)"
 	$(PYTHON) -m venv .venv
 	@# torch first and with what it needs: a build for GPUs brings its own CUDA packages
 	$(PY) -m pip install --quiet -c requirements.lock torch==$(TORCH)
@@ -31,7 +33,7 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 	@touch $@
 
 run: setup ## the demo: search the largest stable LR of four variants on Shakespeare (about 6 minutes on 2 cores)
-	$(PY) src/train.py -m experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
+	$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
 
 test: setup ## all tests
 	$(PY) -m pytest
@@ -71,21 +73,19 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 
 gate: setup ## has anything got worse since a stored search? make gate BASELINE=result.json [NEW=result.json]
 	@test -n "$(BASELINE)" || { echo "error: BASELINE: not given; allowed: the path of a stored result.json"; exit 2; }
-	$(PY) -m redline.gate "$(BASELINE)" $(if $(NEW),"$(NEW)") $(ARGS)
+	$(REDLINE) gate "$(BASELINE)" $(if $(NEW),"$(NEW)") $(ARGS)
 
-# Jobs are for judging language models' answers, and take processes.
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		.venv/bin/mlflow ui --workers 1 --port 5000 --backend-store-uri '$(TRACKING_URI)'
+	$(REDLINE) ui $(if $(TRACKING_URI),--tracking-uri '$(TRACKING_URI)')
 
 dashboard: setup ## Optuna's dashboard on the searches: make dashboard STORAGE=postgresql://USER:PASSWORD@HOST/DATABASE
-	$(PY) -m redline.dashboard '$(STORAGE)'
+	$(REDLINE) dashboard $(if $(STORAGE),'$(STORAGE)')
 
 report: setup ## one HTML page on a search: make report SEARCH=NAME (default: the latest)
-	$(PY) -m redline.report $(if $(SEARCH),"$(SEARCH)")
+	$(REDLINE) report $(if $(SEARCH),"$(SEARCH)")
 
 send: setup ## send what waits in mlruns/outbox to MLflow: make send ARGS="tracker.mlflow.tracking_uri=…"
-	$(PY) src/send.py $(ARGS)
+	$(REDLINE) send $(ARGS)
 
 screenshots: setup ## the README's pictures, of a search: make screenshots SEARCH=NAME (needs chromium and chromedriver)
 	PYTHONPATH=src:tests $(PY) tests/browser/take_screenshots.py $(SEARCH)

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     register()
-    pool = Pool([Slot(index, None) for index in range(arguments.workers)], ["redline.training.warm"])
+    pool = Pool([Slot(index, None) for index in range(arguments.workers)], ["redline.training.jobs"])
     folder = ROOT / "mlruns" / "grid"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         todo = missing(arguments, list(compose("train").search.ladder))

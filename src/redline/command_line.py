@@ -1,13 +1,15 @@
 """What a user sees of an error: one line for their mistakes, a traceback for ours."""
 
+import argparse
 import difflib
 import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +22,13 @@ _USERS_MISTAKE = 2
 _OTHER = 1
 _MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose complaint is a UserError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; `{self.prog} --help` says what is allowed")
 
 
 @contextmanager
@@ -56,6 +65,12 @@ def user_errors() -> Iterator[None]:
             del os.environ[_FULL_ERROR]
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to append, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def one_line(error: BaseException) -> str:
     """The message without Hydra's layout: key, value and what is allowed, on one line."""
     cause = _innermost(error)
@@ -86,10 +101,8 @@ def _options(error: MissingConfigException) -> list[str]:
 
 def _unknown_choice(asked: str, options: list[str]) -> str:
     group, _, choice = asked.rpartition("/")
-    near = difflib.get_close_matches(choice, options, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
     more = _MORE_CHOICES.get(group, "")
-    return f"{group}={choice}: unknown{hint}; allowed: {', '.join(options)}{more}"
+    return f"{group}={choice}: unknown{did_you_mean(choice, options)}; allowed: {', '.join(options)}{more}"
 
 
 def _bad_key(error: OmegaConfBaseException) -> str:
@@ -99,8 +112,7 @@ def _bad_key(error: OmegaConfBaseException) -> str:
         parent = error.parent_node
         allowed = sorted(str(name) for name in parent) if parent is not None else []
         allowed = [name for name in allowed if name != "hydra"]
-        near = difflib.get_close_matches(key.rpartition(".")[2], allowed, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(key.rpartition(".")[2], allowed)
         return f"{key}: unknown key{hint}" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
     enum = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", message)
     if enum:

@@ -6,12 +6,16 @@ type fails at composition with the key's name. Values live in the YAML files, no
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from redline.errors import UserError
+
+CONF = Path(__file__).with_name("conf")  # in a checkout a link to the top level's
 
 
 class Positions(StrEnum):
@@ -131,6 +135,14 @@ class Config:
 def register() -> None:
     """Make the schema known to Hydra as ``schema``, the first entry of ``conf/train.yaml``."""
     ConfigStore.instance().store(name="schema", node=Config)
+
+
+@cache
+def shipped(name: str) -> DictConfig:
+    """One of the files of ``conf/``, as it is."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
+    return config
 
 
 def check_keys(cfg: DictConfig, schema: type = Config, group: str = "") -> None:

@@ -6,6 +6,8 @@ if TYPE_CHECKING:  # takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+RUN_KEY = "run_key"  # the tag by which a run is found, also where the answer to its creation was lost
+
 
 def all_runs(client: "MlflowClient", experiment: str, where: str = "") -> "list[Run]":
     """Those of the experiment of this name that MLflow's filter ``where`` lets through; none where it is not

@@ -207,7 +207,7 @@ def _tell_to_stop(subject: Subject, coordinator: Coordinator) -> None:
         coordinator.interrupted = True
 
 
-def _ends(coordinator: Coordinator, seconds: float = 60) -> str:
+def _ends(coordinator: Coordinator, seconds: float = 300) -> str:
     """Wait for a coordinator that was told to stop."""
     began = time.monotonic()
     try:
@@ -226,7 +226,7 @@ def _locked(subject: Subject, draw: Random) -> Iterator[str | None]:
         yield None
         return
     store: Path = draw.choice(stores)
-    with closing(sqlite3.connect(store, timeout=20, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(store, timeout=120, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             yield store.name

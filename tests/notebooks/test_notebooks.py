@@ -27,7 +27,12 @@ def run(name: str, folder: Path, **parameters: object) -> str:
     lines = ["from pathlib import Path", f"folder = Path({str(folder)!r})"]
     lines += [f"{key} = {value!r}" for key, value in parameters.items()]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": ROOT / "notebooks"}})
+    client = NotebookClient(
+        notebook,
+        timeout=1200,
+        startup_timeout=600,
+        resources={"metadata": {"path": ROOT / "notebooks"}},
+    )
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     return "\n".join(text for cell in notebook.cells for text in _shown(cell))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from redline.search.settings import Settings
 from rich.console import Console
 from search_helpers import DEGRADED
 
 from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
-from redline.search.settings import Settings
 from redline.search.store.searches import open_studies
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
@@ -141,7 +141,7 @@ class Coordinators:
             process.stdin.write("go\n")
             process.stdin.flush()
 
-    def entries(self, seconds: float = 120) -> list[dict[str, Any]]:
+    def entries(self, seconds: float = 600) -> list[dict[str, Any]]:
         """What each of them found."""
         ended = [(process, *process.communicate(timeout=seconds)) for process in self.processes]
         for process, _, err in ended:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ def echo(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 
 def nap(payload: dict[str, Any], send: Any) -> dict[str, Any]:
-    time.sleep(2)
+    """Until a file ``until`` is there."""
+    while not Path(payload["until"]).exists():
+        time.sleep(0.01)
     return {"doubled": 2 * payload["n"]}
 
 
@@ -48,7 +51,7 @@ def die(payload: dict[str, Any], send: Any) -> dict[str, Any]:
 
 def sleep(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     send({"pid": os.getpid()})
-    time.sleep(600)
+    time.sleep(36_000)
     return {}
 
 
@@ -73,7 +76,7 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
     ``spread`` (nats that each further seed adds), ``crashes`` (rate -> how often it crashes first),
     ``refuse`` (a rate the user should not have asked for), ``seconds`` it takes (or rate -> seconds),
     ``reports`` it makes between finding a file ``now`` and leaving ``reported``, ``deaf`` (it does not
-    end when it is asked to)."""
+    end when it is asked to), ``gate`` (the folder of tickets without which it does not end)."""
     cfg = payload["cfg"]
     fake, lr = cfg.fake, f"{cfg.lr:g}"
     place = Path(payload["directory"])
@@ -93,6 +96,8 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
         (place / "reported").touch()
     seconds = fake.get("seconds", 0)
     time.sleep(seconds if isinstance(seconds, int | float) else seconds.get(lr, 0))
+    if "gate" in fake:
+        _take_a_ticket(Path(fake.gate))
     if tries < fake.get("crashes", {}).get(lr, 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if fake.get("refuse") == cfg.lr:
@@ -114,3 +119,12 @@ def trial(payload: dict[str, Any], send: Any) -> dict[str, Any]:
         "run_id": f"run-{lr}-{cfg.seed}-{tries}",
         "run_key": f"key-{lr}-{cfg.seed}",
     }
+
+
+def _take_a_ticket(gate: Path) -> None:
+    while not (gate / "open").exists():
+        for ticket in gate.glob("ticket-*"):
+            with suppress(FileNotFoundError):  # another trial was faster
+                ticket.unlink()
+                return
+        time.sleep(0.02)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from redline.search.housekeeping import Housekeeping
 from rich.console import Console
 
 from redline.search import housekeeping
 from redline.search.console.display import Display
-from redline.search.housekeeping import Housekeeping
 from redline.search.variant import Variant
 from redline.search.workers.pool import Pool, Slot
 

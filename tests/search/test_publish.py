@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redline.search.publish import Publishing, publish
 
 from redline.search import publish as publish_module
-from redline.search.publish import Publishing, publish
 from redline.search.workers.pool import Pool, Slot
 
 
@@ -18,7 +18,7 @@ def pool(own_environment: None) -> Iterator[Pool]:
 
 
 def said_of(
-    job: str, pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch, patience: float | None = 60.0
+    job: str, pool: Pool, place: Path, monkeypatch: pytest.MonkeyPatch, patience: float | None = 600.0
 ) -> list[str]:
     monkeypatch.setattr(publish_module, "_JOB", f"fake_jobs:{job}")
     said: list[str] = []

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from redline.errors import UserError
-from redline.search.workers.pool import Ended, Pool, Slot, make_slots, visible_gpus
+from redline.search.workers.pool import Ended, Pool, Slot
 
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
@@ -30,7 +29,7 @@ def pool(own_environment: None) -> Iterator[Pool]:
 def messages(pool: Pool, slot: Slot) -> list[Any]:
     """Everything a slot says until its job has ended."""
     heard: list[Any] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not heard or not isinstance(heard[-1], Ended):
         assert time.monotonic() < deadline
         heard += [message for its, message in pool.poll(1.0) if its is slot]
@@ -51,7 +50,7 @@ def until_read(path: Path) -> str:
     return path.read_text()
 
 
-def until(true: Callable[[], bool], seconds: float = 10) -> bool:
+def until(true: Callable[[], bool], seconds: float = 300) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():
@@ -114,9 +113,11 @@ def test_one_crash_takes_no_other_job_along(pool: Pool, tmp_path: Path) -> None:
     assert ends[1].result is not None
 
 
-@pytest.mark.parametrize(("job", "patience"), [("sleep", 10.0), ("sleep_deaf", 0.2)])
+@pytest.mark.parametrize(
+    ("job", "patience", "by_force"), [("sleep", 300.0, False), ("sleep_deaf", 0.2, True)]
+)
 def test_stopping_ends_a_job_by_force_if_need_be(
-    pool: Pool, tmp_path: Path, job: str, patience: float
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, patience: float, by_force: bool
 ) -> None:
     slot = pool.slots[0]
     pool.start(slot, f"fake_jobs:{job}", {}, tmp_path / "log")
@@ -124,9 +125,10 @@ def test_stopping_ends_a_job_by_force_if_need_be(
     while not heard:
         heard = pool.poll(1.0)
     pid = heard[0][1]["pid"]
-    began = time.monotonic()
+    kill, killed = slot.process.kill, []
+    monkeypatch.setattr(slot.process, "kill", lambda: killed.append(kill()))
     pool.stop(slot, patience)
-    assert time.monotonic() - began < 5
+    assert bool(killed) == by_force
     assert not alive(pid)
     assert slot.free
 
@@ -137,10 +139,12 @@ def kill_server() -> None:
 
 
 def test_a_killed_server_takes_no_job_along_and_is_replaced(pool: Pool, tmp_path: Path) -> None:
-    pool.start(pool.slots[0], "fake_jobs:nap", {"n": 3}, tmp_path / "a")
+    go = tmp_path / "go"
+    pool.start(pool.slots[0], "fake_jobs:nap", {"n": 3, "until": str(go)}, tmp_path / "a")
     kill_server()
     pool.start(pool.slots[1], "fake_jobs:echo", {"n": 4}, tmp_path / "b")
     assert messages(pool, pool.slots[1])[-1].result["doubled"] == 8
+    go.touch()
     assert messages(pool, pool.slots[0])[-1].result["doubled"] == 6
 
 
@@ -197,7 +201,7 @@ def test_a_job_killed_amid_a_message_has_crashed(pool: Pool, tmp_path: Path) -> 
     slot = pool.slots[0]
     pool.start(slot, "fake_jobs:send_too_much", {}, tmp_path / "log")
     pid = int(until_read(tmp_path / "log"))
-    time.sleep(0.1)  # for the pipe to be full; less, and the message has not begun, which must do as well
+    assert until(lambda: slot.pipe is not None and slot.pipe.poll()), "the message has not begun"
     os.kill(pid, signal.SIGKILL)
     assert messages(pool, slot) == [Ended(crash="killed by signal SIGKILL")]
 
@@ -265,28 +269,6 @@ def test_a_job_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Pat
     (tmp_path / "file").touch()
     pool.start(pool.slots[0], "fake_jobs:echo", {"n": 1}, tmp_path / "file" / "log")
     assert messages(pool, pool.slots[0]) == [Ended(crash="exit status 1")]
-
-
-def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for workers, count, threads in ((None, 8, 1), (2, 2, 4), (3, 3, 2), (20, 20, 1)):
-        slots, its_threads = make_slots(workers, "auto")
-        assert (len(slots), its_threads) == (count, threads)
-        assert {slot.gpu for slot in slots} == {None}
-
-
-def test_slots_share_the_visible_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-abc,-1")
-    assert visible_gpus() == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(None, "auto")[0]] == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(3, "gpu")[0]] == ["0", "GPU-abc", "0"]
-    assert {slot.gpu for slot in make_slots(2, "cpu")[0]} == {None}
-
-
-def test_no_workers_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
-        make_slots(0, "auto")
 
 
 def test_a_job_that_is_kept_is_started_again_when_it_dies_and_ends_when_released(

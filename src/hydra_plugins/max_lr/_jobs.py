@@ -8,9 +8,6 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
@@ -18,47 +15,42 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from hydra_plugins.max_lr.config import MaxLRSweeperConf
 from redline.command_line import TRACEBACK_WANTED
 from redline.errors import UnfinishedSearchError, UserError
+from redline.search import Search, SearchResult
 from redline.search.console.display import Display
-from redline.search.run import make_console, show_result
-from redline.search.settings import Settings
-from redline.search.store.searches import finished_entries, forget_end
-from redline.search.store.storage import open_storage
-from redline.search.variant import Variant
+from redline.search.engine import begin, make_console, show_result
+from redline.search.store import open_storage
+from redline.search.store.searches import finished_results, forget_end
 from redline.search.workers.cluster_job import run_command
+from redline.search.workers.pool import Pool, Slot
 
 _USERS_MISTAKE = 2
 _LONGEST_REASON = 400  # characters of what a launcher says
 
 
 def search_by_jobs(
-    settings: MaxLRSweeperConf,
-    plan: Settings,
-    variants: Sequence[Variant],
-    config: DictConfig,
-    hydra_context: HydraContext,
-) -> dict[str, Any]:
-    """Start the jobs, wait for them, show what the search found; gives what `result.json` holds.
+    search: Search, jobs: int, config: DictConfig, hydra_context: HydraContext
+) -> SearchResult:
+    """Start the jobs, wait for them, show what the search found.
 
     Raises UserError where a job met one, UnfinishedSearchError where the jobs ended before the search did,
     and KeyboardInterrupt.
     """
-    assert settings.jobs is not None
-    name, names = plan.name, [variant.name for variant in variants]
+    begun = begin(search, Pool([Slot(0, None)]))
+    name, options = begun.name, search.options
     launcher = config.hydra.runtime.choices["hydra/launcher"]
     console = make_console()
     display = Display(console)
-    began = time.monotonic()
-    forget_end(open_storage(settings.storage, settings.storage_patience), name, names)
+    started = time.monotonic()
+    forget_end(begun.storage, name, search.names)
     logs = config.hydra.launcher.get("submitit_folder")
     display.say(
-        f"search {name}: {', '.join(names)} on {len(plan.ladder)} rungs, by {settings.jobs} job(s) through "
+        f"search {name}: {', '.join(search.names)} on {len(search.ladder)} rungs, by {jobs} job(s) through "
         f"{launcher}" + (f"; their logs: {logs}" if logs else "")
     )
     try:
-        trouble = _launch(settings.jobs, name, config, hydra_context)
+        trouble = _launch(jobs, name, config, hydra_context)
     except KeyboardInterrupt:
         display.say(
             f"stopped waiting; jobs in a queue go on, those of this machine end; "
@@ -66,15 +58,16 @@ def search_by_jobs(
         )
         raise
     # Opened anew: a connection to a server may not have lasted as long as the jobs.
-    entries = finished_entries(open_storage(settings.storage, settings.storage_patience), name, names)
-    if entries is None:
+    storage = open_storage(options.storage, options.storage_timeout)
+    results = finished_results(storage, name, search.names)
+    if results is None:
         raise UnfinishedSearchError(
             f"search {name}: the jobs of hydra/launcher={launcher} ended before it did ({trouble}); "
             f"the same command, or search.name={name}, goes on"
         )
-    display.say(f"done in {time.monotonic() - began:.0f} s")
-    result = {"search": name, "ladder": plan.ladder, "seeds": plan.seeds, "variants": entries}
-    show_result(console, result, plan.directory, settings.reference)
+    display.say(f"done in {time.monotonic() - started:.0f} s")
+    result = SearchResult(name, search.ladder, options.seeds, results, key=options.key, label=search.label)
+    show_result(console, result, begun.directory, options.reference)
     return result
 
 
@@ -108,8 +101,8 @@ def _words(config: DictConfig, named: str) -> list[str]:
     given = {*config.hydra.overrides.hydra, *config.hydra.overrides.task}
     # Hydra's parser wants all overrides in one piece.
     end = max((i + 1 for i, word in enumerate(arguments) if word in given), default=len(arguments))
-    script = str(Path(sys.argv[0]).absolute())
-    return [script, *arguments[:end], named, "hydra.sweeper.jobs=null", *arguments[end:]]
+    # -m is among them.
+    return ["-m", "redline", "train", *arguments[:end], named, "hydra.sweeper.jobs=null", *arguments[end:]]
 
 
 def _trouble(job: JobReturn) -> str | None:

@@ -17,56 +17,58 @@ from redline.search.policy import ladder
 
 
 def split(
-    arguments: Sequence[str], config_loader: Any, default_ladder: Sequence[float], tolerance: float
+    arguments: Sequence[str], config_loader: Any, key: str, default_ladder: Sequence[float], tolerance: float
 ) -> tuple[list[float], list[list[str]]]:
     """The ladder, and for every variant the overrides that make it.
 
-    `lr=` is the ladder: a list, a range or an interval; without it the default one. Every other
-    override with several values multiplies the variants. Raises UserError.
+    What ``key`` is given is the ladder: a list, a range or an interval; without it the default one, for `lr`.
+    Every other override with several values multiplies the variants. Raises UserError.
     """
     parser = OverridesParser.create(config_loader=config_loader)
-    rungs = ladder.from_values(default_ladder)
+    rungs = ladder.from_values(default_ladder, key) if key == "lr" else None
     choices: list[list[str]] = []
     for override in parser.parse_overrides(list(arguments)):
-        if override.key_or_group == "lr":
-            rungs = _ladder(override, tolerance)
+        if override.key_or_group == key:
+            rungs = _ladder(override, key, tolerance)
         elif override.is_sweep_override():
             if override.is_interval_sweep():
                 raise UserError(
-                    f"{override.input_line}: an interval is for lr; allowed here: a list or a range"
+                    f"{override.input_line}: an interval is for {key}; allowed here: a list or a range"
                 )
-            key = override.get_key_element()
+            name = override.get_key_element()
             values = list(dict.fromkeys(override.sweep_string_iterator()))
             if not values:
                 raise UserError(f"{override.input_line}: gives no value; allowed: one or more")
-            choices.append([f"{key}={value}" for value in values])
+            choices.append([f"{name}={value}" for value in values])
         else:
             assert override.input_line is not None
             choices.append([override.input_line])
+    if rungs is None:
+        raise UserError(f"{key}: has no ladder; allowed with hydra.sweeper.key={key}: {key}=VALUE,VALUE,…")
     return rungs, [list(chosen) for chosen in itertools.product(*choices)]
 
 
-def varied(arguments: Sequence[str], config_loader: Any) -> list[str]:
-    """The keys, other than `lr` and `norm`, that the command line gives several values."""
+def varied(arguments: Sequence[str], config_loader: Any, key: str) -> list[str]:
+    """The keys, other than ``key`` and `norm`, that the command line gives several values."""
     parser = OverridesParser.create(config_loader=config_loader)
     overrides = parser.parse_overrides(list(arguments))
     return [
-        o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in ("lr", "norm")
+        o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in (key, "norm")
     ]
 
 
-def _ladder(override: Override, tolerance: float) -> list[float]:
+def _ladder(override: Override, key: str, tolerance: float) -> list[float]:
     value = override.value()
     if isinstance(value, RangeSweep):
         assert value.start is not None
         assert value.stop is not None
-        return ladder.from_range(value.start, value.stop, value.step)
+        return ladder.from_range(value.start, value.stop, value.step, key)
     if isinstance(value, IntervalSweep):
         assert value.start is not None
         assert value.end is not None
-        return ladder.from_interval(value.start, value.end, tolerance)
+        return ladder.from_interval(value.start, value.end, tolerance, key)
     if isinstance(value, ChoiceSweep):
-        return ladder.from_values(str(item) for item in override.sweep_string_iterator())
+        return ladder.from_values((str(item) for item in override.sweep_string_iterator()), key)
     if isinstance(value, list):
-        return ladder.from_values(value)
-    raise UserError(f"lr={value}: one value is no ladder; allowed with -m: a list, a range or an interval")
+        return ladder.from_values(value, key)
+    raise UserError(f"{key}={value}: one value is no ladder; allowed with -m: a list, a range or an interval")

@@ -1,4 +1,4 @@
-"""One `-m` command: from its words to variants, a ladder and a name, and on to the search."""
+"""One `-m` command: from its words to variants, a ladder and a name, and on to the engine."""
 
 import signal
 from collections.abc import Sequence
@@ -11,140 +11,117 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.max_lr._jobs import search_by_jobs
 from hydra_plugins.max_lr._overrides import split, varied
-from hydra_plugins.max_lr.config import MaxLRSweeperConf
+from hydra_plugins.max_lr.config import CommandLine, split_settings
 from redline.config import check_keys
 from redline.errors import UserError
-from redline.search.housekeeping import JOBS
+from redline.report.at_end import WriteReport
+from redline.search import AtEnd, Search, SearchResult, Variant, run_search
 from redline.search.policy.cost import cost_text
-from redline.search.policy.state import Question
-from redline.search.publish import Publishing
-from redline.search.run import run_search
-from redline.search.settings import Settings
-from redline.search.store.searches import choose_name
-from redline.search.store.storage import open_storage
-from redline.search.variant import Variant, fingerprint
-from redline.search.workers.pool import Pool, make_slots
-
-_VOTES = ("any", "majority", "all")
+from redline.stability import rule_specs
+from redline.training.at_end import SendCurves
+from redline.training.trainable import Training
 
 
 def search(
-    settings: MaxLRSweeperConf, config: DictConfig, hydra_context: HydraContext, arguments: Sequence[str]
-) -> dict[str, Any]:
-    """Find every variant's edge; gives what `result.json` holds.
+    settings: dict[str, Any], config: DictConfig, hydra_context: HydraContext, arguments: Sequence[str]
+) -> SearchResult | None:
+    """Find every variant's edge; None for a dry run.
 
     Raises UserError, OutageError, KeyboardInterrupt.
     """
-    # A cluster's farewell is a Ctrl-C, and one sent to a background job counts.
+    # A cluster sends SIGTERM where a terminal sends Ctrl-C; one sent to a background job counts.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    here = settings.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
-    _check(settings, here)
-    config_loader = hydra_context.config_loader
-    ladder, choices = split(arguments, config_loader, config.search.ladder, settings.tolerance)
-    variants = _compose(config, config_loader, choices, ladder, varied(arguments, config_loader))
-    _check_scouts(settings.scout_steps, variants)
-    if settings.dry_run:
-        question = Question(ladder, settings.seeds, settings.vote, settings.doubt)  # type: ignore[arg-type]
-        print(cost_text(variants, question, settings.scout_steps))
-        return {}
-    slots, threads = make_slots(settings.workers, config.trainer.accelerator)
-    # None where jobs search: a pool's environment is not to be theirs.
-    pool = Pool(slots, preload=["redline.training.warm"]) if here else None
-    if pool is not None:
-        pool.warm_up()
+    options, command = split_settings(settings)
+    here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
+    _check(command, here)
+    loader = hydra_context.config_loader
+    ladder, choices = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
+    keys = varied(arguments, loader, options.key)
+    variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
+    asked = Search(
+        options=options,
+        variants=variants,
+        ladder=tuple(ladder),
+        home=Path("mlruns"),
+        place=lambda name: _place(config, name),
+        name=None if OmegaConf.is_missing(config.search, "name") else config.search.name,
+        label="LR" if options.key == "lr" else options.key,
+        accelerator=config.trainer.accelerator,
+    )
+    if command.dry_run:
+        asked.check()
+        lengths = {variant.name: variant.trainable.max_steps for variant in variants}
+        print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
+        return None
+    if here:
+        at_end: list[AtEnd] = [SendCurves(trackers)]
+        if options.report_timeout is not None:
+            at_end.append(WriteReport(options.report_timeout, tracking_uris(trackers)))
+        result = run_search(asked, at_end)
+    else:
+        assert command.jobs is not None
+        result = search_by_jobs(asked, command.jobs, config, hydra_context)
+    if not result.finished:
+        raise SystemExit(1)  # the search has ended, but not with every answer
+    return result
 
-    Path("mlruns").mkdir(exist_ok=True)
-    storage = open_storage(settings.storage, settings.storage_patience)
-    asked = fingerprint(variants, ladder, {"seeds": settings.seeds, "vote": settings.vote})
-    given = None if OmegaConf.is_missing(config.search, "name") else config.search.name
-    name = choose_name(storage, given, asked, [variant.name for variant in variants])
+
+def tracking_uris(trackers: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The MLflow stores that any variant's runs are in."""
+    return tuple(dict.fromkeys(its["mlflow"]["tracking_uri"] for its in trackers if "mlflow" in its))
+
+
+def _check(command: CommandLine, here: bool) -> None:
+    if command.jobs is not None and command.jobs < 1:
+        raise UserError(
+            f"hydra.sweeper.jobs={command.jobs}: allowed: 1 or more, or null to search in this process"
+        )
+    if here and command.jobs is not None and command.jobs > 1:
+        raise UserError(
+            f"hydra.sweeper.jobs={command.jobs}: more than 1 needs a hydra/launcher that starts jobs, "
+            "such as submitit_slurm or ray"
+        )
+
+
+def _place(config: DictConfig, name: str) -> Path:
+    """The search's folder, with what was asked for in it."""
     with open_dict(config):
         config.search.name = name
     directory = Path(config.hydra.sweep.dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     asked_for = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     OmegaConf.save(asked_for, directory / "multirun.yaml")
-
-    plan = Settings(
-        name=name,
-        directory=directory,
-        ladder=ladder,
-        seeds=settings.seeds,
-        vote=settings.vote,  # type: ignore[arg-type]
-        doubt=settings.doubt,
-        scout_steps=settings.scout_steps,
-        retries=settings.retries,
-        beat_every=settings.beat_every,
-        patience=settings.patience,
-        trial_job=f"{JOBS}:trial",
-        threads=threads,
-    )
-    if pool is not None:
-        publishing = Publishing(settings.storage, settings.reference, settings.report_patience)
-        result = run_search(plan, variants, asked, storage, pool, publishing)
-    else:
-        result = search_by_jobs(settings, plan, variants, config, hydra_context)
-    if any(entry["open"] for entry in result["variants"].values()):
-        raise SystemExit(1)  # the search has ended, but not with every answer
-    return result
+    return directory
 
 
-def _check(settings: MaxLRSweeperConf, here: bool) -> None:
-    if settings.jobs is not None and settings.jobs < 1:
-        raise UserError(
-            f"hydra.sweeper.jobs={settings.jobs}: allowed: 1 or more, or null to search in this process"
-        )
-    if here and settings.jobs is not None and settings.jobs > 1:
-        raise UserError(
-            f"hydra.sweeper.jobs={settings.jobs}: more than 1 needs a hydra/launcher that starts jobs, "
-            "such as submitit_slurm or ray"
-        )
-    if settings.seeds < 1:
-        raise UserError(f"hydra.sweeper.seeds={settings.seeds}: allowed: 1 or more")
-    if settings.vote not in _VOTES:
-        raise UserError(f"hydra.sweeper.vote={settings.vote}: allowed: {', '.join(_VOTES)}")
-    if not 0 < settings.doubt <= 1:
-        raise UserError(f"hydra.sweeper.doubt={settings.doubt}: allowed: above 0, up to 1")
-    if settings.retries < 0:
-        raise UserError(f"hydra.sweeper.retries={settings.retries}: allowed: 0 or more")
-    if not settings.beat_every > 0:
-        raise UserError(f"hydra.sweeper.beat_every={settings.beat_every}: allowed: a number above 0")
-    if not settings.patience > settings.beat_every:
-        raise UserError(f"hydra.sweeper.patience={settings.patience}: allowed: more than beat_every")
-    if settings.report_patience is not None and not settings.report_patience > 0:
-        allowed = "a number of seconds above 0, or null for no report"
-        raise UserError(f"hydra.sweeper.report_patience={settings.report_patience}: allowed: {allowed}")
-    if not settings.storage_patience > 0:
-        allowed = "a number of seconds above 0"
-        raise UserError(f"hydra.sweeper.storage_patience={settings.storage_patience}: allowed: {allowed}")
-
-
-def _check_scouts(scout_steps: int | None, variants: Sequence[Variant]) -> None:
-    for variant in variants if scout_steps is not None else ():
-        low, high = variant.cfg.schedule.warmup_steps, variant.cfg.trainer.max_steps
-        if not low < scout_steps < high:
-            raise UserError(
-                f"hydra.sweeper.scout_steps={scout_steps}: allowed: more than schedule.warmup_steps={low} "
-                f"and less than trainer.max_steps={high}, or null"
-            )
-
-
-def _compose(
+def _variants(
     config: DictConfig,
-    config_loader: Any,
+    loader: Any,
     choices: Sequence[Sequence[str]],
+    key: str,
     ladder: Sequence[float],
     keys: Sequence[str],
-) -> list[Variant]:
-    variants = []
+) -> tuple[list[Variant], list[dict[str, Any]]]:
+    """The variants, and the trackers of each."""
+    variants, trackers = [], []
     for chosen in choices:
-        cfg = config_loader.load_sweep_config(config, [*chosen, f"lr={ladder[0]}"])
+        cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
         norm = cfg.hydra.runtime.choices["norm"]
         values = dict(override.split("=", 1) for override in chosen)
         with open_dict(cfg):
             del cfg["hydra"]
         check_keys(cfg)
-        variants.append(Variant(norm, tuple((key, values[key]) for key in keys), cfg))
-    return variants
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        variants.append(
+            Variant(
+                name=", ".join([norm, *(f"{name}={values[name]}" for name in keys)]),
+                trainable=Training(cfg, key),
+                rules=rule_specs(plain["divergence"]),
+                first_seed=cfg.seed,
+                tags={"norm": norm},
+            )
+        )
+        trackers.append(plain["tracker"])
+    return variants, trackers

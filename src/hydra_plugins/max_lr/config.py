@@ -1,31 +1,34 @@
-"""The sweeper's own part of the configuration."""
+"""The sweeper's own part of the configuration: the engine's options, and what only a command line has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from redline.search.options import Options
+
 
 @dataclass
-class MaxLRSweeperConf:
-    """`hydra.sweeper.*`; the values are in conf/hydra/sweeper/max_lr.yaml."""
+class CommandLine:
+    """The values are in conf/hydra/sweeper/max_lr.yaml."""
 
     _target_: str = "hydra_plugins.max_lr.sweeper.MaxLRSweeper"
-    storage: str = MISSING
-    workers: int | None = MISSING
     jobs: int | None = MISSING
-    seeds: int = MISSING
-    vote: str = MISSING
-    doubt: float = MISSING
-    scout_steps: int | None = MISSING
     dry_run: bool = MISSING
     tolerance: float = MISSING
-    reference: str = MISSING
-    retries: int = MISSING
-    beat_every: float = MISSING
-    patience: float = MISSING
-    storage_patience: float = MISSING
-    report_patience: float | None = MISSING
+
+
+# Hydra fills the schema bit by bit, and so cannot take the frozen class itself.
+_OPTIONS = [(option.name, option.type, field(default=MISSING)) for option in fields(Options)]
+MaxLRSweeperConf = make_dataclass("MaxLRSweeperConf", _OPTIONS, bases=(CommandLine,))
+
+
+def split_settings(settings: dict[str, Any]) -> tuple[Options, CommandLine]:
+    """What the engine is told, and the rest."""
+    names = {option.name for option in fields(Options)}
+    options = Options(**{name: value for name, value in settings.items() if name in names})
+    return options, CommandLine(**{name: value for name, value in settings.items() if name not in names})
 
 
 ConfigStore.instance().store(

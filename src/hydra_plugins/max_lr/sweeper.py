@@ -6,14 +6,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.max_lr.config import MaxLRSweeperConf
+import hydra_plugins.max_lr.config  # noqa: F401  # registers the schema
 
 
 class MaxLRSweeper(Sweeper):
     """Gives the command line to the search. Hydra finds and makes it; nothing is decided here."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = MaxLRSweeperConf(**settings)
+        self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config

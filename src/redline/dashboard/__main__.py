@@ -1,15 +1,12 @@
-"""Optuna's dashboard on the searches of a storage: `python -m redline.dashboard [STORAGE]`."""
+"""`redline dashboard [STORAGE]`: Optuna's dashboard on the searches of a storage."""
 
-import argparse
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from redline.command_line import user_errors
-from redline.dashboard.judged_storage import open_judged
+from redline.command_line import Parser, user_errors
+from redline.config import shipped
 from redline.errors import UserError
-
-_DEFAULT = "sqlite:///mlruns/optuna.db"
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -24,28 +21,29 @@ class _Quiet(WSGIRequestHandler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make dashboard", description=__doc__)
-    parser.add_argument("storage", nargs="?", default=_DEFAULT, help=f"its URL (default: {_DEFAULT})")
+    parser = Parser(prog="redline dashboard", description=__doc__)
+    storage = shipped("hydra/sweeper/max_lr").storage
+    parser.add_argument("storage", nargs="?", default=storage, help="its URL (%(default)s)")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=8080)
-    arguments = parser.parse_args()
     with user_errors():
-        storage = open_judged(arguments.storage)
+        given = parser.parse_args()
+        from redline.dashboard.judged_storage import open_judged
+
+        judged = open_judged(given.storage)
         import optuna_dashboard  # takes seconds: a mistake is told before
 
         try:
             server = make_server(
-                arguments.host,
-                arguments.port,
-                optuna_dashboard.wsgi(storage),
+                given.host,
+                given.port,
+                optuna_dashboard.wsgi(judged),
                 server_class=_Server,
                 handler_class=_Quiet,
             )
         except OSError as error:
-            raise UserError(f"port={arguments.port}: {error.strerror}; allowed: a free one") from error
-        print(
-            f"Optuna's dashboard: http://{arguments.host}:{server.server_port} (Ctrl-C ends it)", flush=True
-        )
+            raise UserError(f"port={given.port}: {error.strerror}; allowed: a free one") from error
+        print(f"Optuna's dashboard: http://{given.host}:{server.server_port} (Ctrl-C ends it)", flush=True)
         server.serve_forever()
 
 

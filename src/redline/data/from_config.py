@@ -6,6 +6,7 @@ import hydra.utils
 from hydra.errors import InstantiationException
 
 from redline.data.batches import check_one_batch
+from redline.data.corpus import Corpus
 from redline.data.token_cache import TokenCorpus, prepare
 from redline.errors import UserError
 
@@ -20,15 +21,8 @@ def open_corpus(cfg: Any) -> TokenCorpus:
     for key in ("sequence_length", "batch_size", "val_batches"):
         if data[key] < 1:
             raise UserError(f"data.{key}={data[key]}: out of range; allowed: 1 or more")
-    try:
-        source = hydra.utils.instantiate(data.source, _convert_="all")
-    except InstantiationException as error:
-        raise UserError(
-            f"data.source: cannot be made ({' '.join(str(error).splitlines())}); allowed: `_target_`, a class"
-            " such as those in redline.data.corpus, and its arguments"
-        ) from error
     corpus = prepare(
-        source,
+        _source(cfg),
         vocab_size=cfg.model.vocab_size,
         val_fraction=data.val_fraction,
         token_type=str(data.token_type),
@@ -37,3 +31,18 @@ def open_corpus(cfg: Any) -> TokenCorpus:
     check_one_batch(corpus.train, data.sequence_length, data.batch_size, part="training")
     check_one_batch(corpus.val, data.sequence_length, data.batch_size, part="validation")
     return corpus
+
+
+def corpus_identity(cfg: Any) -> str:
+    """What differs whenever the corpus' content does. Raises UserError where it cannot be read."""
+    return _source(cfg).identity()
+
+
+def _source(cfg: Any) -> Corpus:
+    try:
+        return hydra.utils.instantiate(cfg.data.source, _convert_="all")
+    except InstantiationException as error:
+        raise UserError(
+            f"data.source: cannot be made ({' '.join(str(error).splitlines())}); allowed: `_target_`, a class"
+            " such as those in redline.data.corpus, and its arguments"
+        ) from error

@@ -8,13 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from redline.command_line import user_errors
+from redline.command_line import Parser, user_errors
 from redline.errors import UserError
-from redline.gate.compare import compare
-from redline.gate.read import check_comparable, newest_result, read_result
-from redline.gate.table import difference_table
 
 # Runs of the same thing with other seeds differ by 0.061 nats (standard deviation, pooled over the 57 stable
 # cells of bench/grid_tiny.csv; DESIGN section 8's three seeds at LR 0.3: 0.058). Of two single runs, one is
@@ -30,6 +25,12 @@ def main() -> int:
         raise UserError(f"--tolerance={arguments.tolerance:g}: allowed: 0 or more nats")
     if not 0 < arguments.confidence < 1:
         raise UserError(f"--confidence={arguments.confidence:g}: allowed: between 0 and 1")
+    from rich.console import Console
+
+    from redline.gate.compare import compare
+    from redline.gate.read import check_comparable, newest_result, read_result
+    from redline.gate.table import difference_table
+
     path = arguments.new or newest_result(other_than=arguments.baseline)
     baseline, new = read_result(arguments.baseline, "BASELINE"), read_result(path, "NEW")
     check_comparable(baseline, new)
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m redline.gate", description=__doc__)
+    parser = Parser(prog="redline gate", description=__doc__)
     parser.add_argument("baseline", type=Path, metavar="BASELINE", help="a stored result.json")
     parser.add_argument(
         "new", type=Path, nargs="?", metavar="NEW", help="default: the newest under mlruns/searches/"

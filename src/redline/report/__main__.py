@@ -1,17 +1,14 @@
-"""`python -m redline.report NAME`: the report on a search."""
+"""`redline report NAME`: the report on a search."""
 
-import argparse
 from pathlib import Path
 
-from redline.command_line import user_errors
-from redline.report.load import read_search
-from redline.report.page import write_report
+from redline.command_line import Parser, user_errors
 from redline.report.stores import Stores, default_reference, default_stores
 
 
 def main() -> None:
     default = default_stores()
-    parser = argparse.ArgumentParser(prog="redline.report", description="Write the report on a search.")
+    parser = Parser(prog="redline report", description="Write the report on a search.")
     parser.add_argument("name", nargs="?", help="of the search; default: the latest one")
     parser.add_argument(
         "--storage", default=default.storage, help="Optuna's, as hydra.sweeper.storage (%(default)s)"
@@ -23,9 +20,12 @@ def main() -> None:
     parser.add_argument(
         "--reference", default=default_reference(), help="variant of the ratios (%(default)s)"
     )
-    given = parser.parse_args()
-    tracking_uri = None if given.tracking_uri == "none" else given.tracking_uri
     with user_errors():
+        given = parser.parse_args()
+        from redline.report.load import read_search
+        from redline.report.page import write_report
+
+        tracking_uri = None if given.tracking_uri == "none" else given.tracking_uri
         search = read_search(Stores(given.storage, tracking_uri, given.searches), given.name or None)
         path = write_report(search, given.searches / search.name / "report", given.reference)
         print(f"report: {path}")

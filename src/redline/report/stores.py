@@ -1,12 +1,9 @@
 """Where a search's stores are, when nobody says."""
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-_CONF = Path(__file__).parents[3] / "conf"
+from redline.config import shipped
 
 
 @dataclass(frozen=True)
@@ -20,20 +17,10 @@ class Stores:
 
 def default_stores() -> Stores:
     """What a command without overrides uses; relative paths are those of the folder it is run in."""
-    return Stores(_read("hydra/sweeper/max_lr").storage, default_tracking_uri(), Path("mlruns/searches"))
-
-
-def default_tracking_uri() -> str:
-    return _read("tracker/mlflow").tracking_uri
+    tracking_uri = shipped("tracker/mlflow").tracking_uri
+    return Stores(shipped("hydra/sweeper/max_lr").storage, tracking_uri, Path("mlruns/searches"))
 
 
 def default_reference() -> str:
     """The variant that the table's ratios are to."""
-    return _read("hydra/sweeper/max_lr").reference
-
-
-@cache
-def _read(name: str) -> DictConfig:
-    config = OmegaConf.load(_CONF / f"{name}.yaml")
-    assert isinstance(config, DictConfig)
-    return config
+    return shipped("hydra/sweeper/max_lr").reference

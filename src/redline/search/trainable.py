@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redline.stability import Score, Watch
+from redline.errors import UserError
+from redline.stability import Outcome, Score, Watch
 
 __all__ = ["Facts", "Score", "Trainable", "Trial"]
 
@@ -33,12 +34,14 @@ class Trial:
     directory: Path  # its own; the same again when the trial is resumed
     facts: Facts
     threads: int | None = None  # CPU threads that it may use; None: as many as it likes
-    search: str = ""
-    variant: str = ""
-    tags: Mapping[str, str] = field(
-        default_factory=dict
-    )  # for a tracker: which trial of which search this is
+    search: str = ""  # its name
+    tags: Mapping[str, str] = field(default_factory=dict)  # which trial of it this is, for a tracker
     watch: Watch = field(default_factory=Watch, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run's answer is no longer needed: what it gives back is thrown away."""
+        return self.watch.cancelled
 
     def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
         """Hand in a step (counted from 0): its training loss, and its gradient norm before clipping.
@@ -46,6 +49,10 @@ class Trial:
         True where the run is to stop: a rule broke, or its answer is no longer needed.
         """
         return self.watch.report(step, loss, grad_norm)
+
+    def outcome(self, score: Score) -> Outcome:
+        """What follows from ``score`` and from what was reported, should the run end with it."""
+        return self.watch.outcome(self.value, self.seed, score, self.facts.max_steps)
 
     def link(self, page: str) -> None:
         """Name the address of a page with this run's curves, for the dashboard to link to."""
@@ -66,7 +73,7 @@ class Trainable(ABC):
     def max_steps(self) -> int | None:
         """Optimizer steps of a full run; None where only a run that has ended tells."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  # nothing to check is fine
         """Raise UserError for settings that cannot work. Nothing has been started or written by then."""
 
     def facts(self) -> Facts:
@@ -85,5 +92,7 @@ class Trainable(ABC):
         """Train. Whatever is raised is a crash, and tried again, but for UserError."""
 
     def shortened(self, max_steps: int) -> "Trainable":
-        """The same with fewer steps, for short runs that look first. Raises UserError where it cannot."""
-        raise NotImplementedError
+        """The same with fewer steps, for short runs that look first. Raises UserError."""
+        raise UserError(
+            f"short_run_steps={max_steps}: allowed here: null, for {type(self).__name__} has no short runs"
+        )

@@ -1,7 +1,7 @@
 """When a run counts as diverged, and how sensitive a variant is to its learning rate. Pure numbers."""
 
 from redline.stability.forecast import Forecast, Forecaster
-from redline.stability.from_config import build_forecaster, build_rules
+from redline.stability.from_config import build_forecaster, build_rules, rule_specs
 from redline.stability.outcome import Outcome, Score
 from redline.stability.rules import (
     BlowUp,
@@ -34,4 +34,5 @@ __all__ = [
     "Watch",
     "build_forecaster",
     "build_rules",
+    "rule_specs",
 ]

@@ -12,13 +12,14 @@ MODES = ("off", "warn", "end")
 _FORECAST_KEYS = ("forecast", "forecaster")
 
 
+def rule_specs(divergence: Mapping[Any, Any]) -> dict[str, Any]:
+    """The part of `divergence` that `build_rules` is about."""
+    return {str(name): spec for name, spec in divergence.items() if name not in _FORECAST_KEYS}
+
+
 def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
     """Those rules of a configuration that are judged at the moment ``kind`` stands for, by name."""
-    rules = {
-        str(name): instantiate(spec)
-        for name, spec in specs.items()
-        if spec is not None and name not in _FORECAST_KEYS
-    }
+    rules = {name: instantiate(spec) for name, spec in rule_specs(specs).items() if spec is not None}
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}
 
 

@@ -45,7 +45,7 @@ class Score:
 
     ``loss``: the final score, in nats or any unit in which smaller is better; None where the run was stopped
     before. ``floor``: the score of a model that ignores its context, in the same unit. ``numbers``: what else
-    is to be kept, such as ``perplexity``. ``steps``: optimizer steps taken, where they are not those reported.
+    is to be kept, such as ``perplexity``. ``steps``: optimizer steps taken, where not all were reported.
     """
 
     loss: float | None

@@ -66,16 +66,14 @@ class Watch:
         return self.verdict is not None or self.cancelled
 
     def warn(self, step: int, reason: str | None) -> None:
-        """The run is expected to diverge since ``step``. With a ``reason`` it ends as diverged by it once that
-        step is judged, unless a rule broke by then.
+        """The run is expected to diverge since ``step``. With a ``reason`` it ends as diverged by it once
+        that step is judged, unless a rule broke by then.
         """
         self.forecast_step = step
         self._forecast = None if reason is None else Verdict(reason, step)
 
-    def outcome(
-        self, value: float, seed: int, score: Score, *, max_steps: int | None, seconds: float
-    ) -> Outcome:
-        """What follows once the run has ended."""
+    def outcome(self, value: float, seed: int, score: Score, max_steps: int | None) -> Outcome:
+        """What follows once the run has ended with ``score``."""
         verdict = self.final_verdict()
         if verdict is None and score.loss is not None:
             reason = self._broken_at_end(score.loss, score.floor)
@@ -94,7 +92,6 @@ class Watch:
             numbers=dict(score.numbers),
             spikes=sum(getattr(rule, "spikes", 0) for rule in self.online.values()),
             page=self.page,
-            seconds=seconds,
         )
 
     def final_verdict(self) -> Verdict | None:
@@ -132,8 +129,9 @@ class Watch:
             self.verdict = self._forecast
 
     def _broken_at_end(self, loss: float, floor: float | None) -> str | None:
-        rules = self.at_end if floor is not None else {}
-        broken = (name for name, rule in rules.items() if rule.broken_by(loss, floor))
+        broken = (
+            name for name, rule in self.at_end.items() if floor is not None and rule.broken_by(loss, floor)
+        )
         # A score that is no number is no result, whichever rules are off.
         return next(broken, None) or (None if math.isfinite(loss) else "non_finite")
 

@@ -31,6 +31,12 @@ def build_model(cfg: DictConfig) -> Transformer:
     return Transformer(transforms, **{str(key): value for key, value in shape.items()})
 
 
+def count_parameters(cfg: DictConfig) -> int:
+    """Of the whole model, embeddings included; costs no memory for weights."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(cfg).parameters())
+
+
 def build_module(cfg: DictConfig) -> LanguageModel:
     """The model with its loss, optimizer and schedule; its weights depend on ``cfg.seed`` alone."""
     torch.manual_seed(cfg.seed)

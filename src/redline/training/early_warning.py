@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from redline.metrics import MAX_LOGIT, NORM, layer_of
 from redline.monitor import Monitor
+from redline.search import Trial
 from redline.stability import Forecast, Forecaster, build_forecaster
-from redline.training.watch import Watch
 
 _INTO_RESIDUAL = ((NORM, "proj"), (NORM, "fc2"))
 
@@ -55,7 +55,7 @@ def readings(values: Mapping[str, float], width: int) -> dict[str, float]:
 
 
 def early_warning(
-    cfg: DictConfig, monitor: Monitor, watch: Watch, set_tags: Callable[[dict[str, Any]], None]
+    cfg: DictConfig, monitor: Monitor, trial: Trial, set_tags: Callable[[dict[str, Any]], None]
 ) -> list[Callback]:
     """The callback that `divergence.forecast` asks for; none where that is off."""
     mode, forecaster = build_forecaster(cfg.divergence)
@@ -65,6 +65,6 @@ def early_warning(
     def warn(forecast: Forecast) -> None:
         log.warning("step %d: expected to diverge: %s", forecast.step, forecast.reason)
         set_tags({"forecast_step": forecast.step, "forecast_reason": forecast.reason})
-        watch.warn(forecast, end=mode == "end")
+        trial.watch.warn(forecast.step, "forecast" if mode == "end" else None)
 
     return [EarlyWarning(forecaster, monitor, cfg.model.width, warn)]

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from redline import metrics
 from redline.model import Transformer
 
 
@@ -62,7 +63,7 @@ class LanguageModel(L.LightningModule):
         loss = self.val_loss.compute()
         self.val_loss.reset()
         # exp of the mean loss over all tokens, not the mean of the batches' perplexities.
-        self.log_dict({"val/loss": loss, "val/perplexity": torch.exp(loss)})
+        self.log_dict({metrics.VAL_LOSS: loss, metrics.VAL_PERPLEXITY: torch.exp(loss)})
 
     def _cross_entropy(self, tokens_BS: Tensor, reduction: str) -> Tensor:
         logits_BTV = self.model(tokens_BS[:, :-1])

@@ -2,11 +2,8 @@
 
 import logging
 import os
-import time
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import lightning as L
 import torch
@@ -14,9 +11,10 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
+from redline import metrics
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
-from redline.stability import EndRule, OnlineRule, Outcome, Verdict, build_rules
+from redline.search import Score, Trial
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
 from redline.training.check import check
@@ -28,26 +26,17 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.early_warning import early_warning
+from redline.training.environment import environment, resolved
 from redline.training.precision import LIGHTNING_NAMES
+from redline.training.reporting import Report
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
-from redline.training.trackers.environment import environment, resolved
-from redline.training.watch import Progress, Watch
 
 
-def run(
-    cfg: DictConfig,
-    directory: Path,
-    *,
-    tags: dict[str, str],
-    experiment: str = "runs",
-    report: Callable[[Progress], None] = lambda progress: None,
-    in_search: bool = False,
-) -> Outcome:
-    """Train as ``cfg`` says, keeping a checkpoint in ``directory``, and judge by rules 1 to 4.
+def run(cfg: DictConfig, trial: Trial) -> Score:
+    """Train as ``cfg`` says, keeping a checkpoint in the trial's directory; its rules judge the run.
 
-    A checkpoint already in ``directory`` is gone on from. ``in_search``: a search sees to it that what is
-    tracked reaches its store. Raises UserError for a mistake in ``cfg``; whatever else is raised is a crash,
-    not an outcome.
+    A checkpoint already there is gone on from. Raises UserError for a mistake in ``cfg``; whatever else is
+    raised is a crash, not an outcome.
     """
     check(cfg)
     quieten()
@@ -56,22 +45,22 @@ def run(
         torch.set_num_threads(cfg.trainer.threads)
     corpus = open_corpus(cfg)
     precision = precision_of(cfg)
+    directory = trial.directory
     checkpoint = checkpoint_to_resume(cfg, directory)
     state = torch.load(checkpoint, weights_only=False, map_location="cpu") if checkpoint else {}
     key = state.get("run_key") or new_run_key()
+    tags = trial.tags
     trackers = build_trackers(
         cfg.tracker,
         TrackedRun(
             key=key,
-            experiment=experiment,
-            name=f"{tags.get('variant', tags['norm'])} lr={cfg.lr:g} seed={cfg.seed}",
+            experiment=trial.search or "runs",
+            name=f"{tags.get('variant', tags.get('norm'))} lr={cfg.lr:g} seed={cfg.seed}",
             tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
-            in_search=in_search,
         ),
     )
     try:
         _describe(cfg, trackers)
-        watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: trackers.run_id, report)
         monitor = build_monitor(cfg)
         trainer = L.Trainer(
             accelerator=device_of(cfg).type.replace("cuda", "gpu"),
@@ -79,12 +68,12 @@ def run(
             precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
-            logger=trackers if trackers.loggers else False,
+            logger=trackers.loggers,
             callbacks=[
                 # In this order a checkpoint holds what follows from the monitor's last reading.
                 monitor,
-                *early_warning(cfg, monitor, watch, trackers.set_tags),
-                watch,
+                *early_warning(cfg, monitor, trial, trackers.set_tags),
+                Report(trial, trackers),
                 StepSeed(cfg.seed),
                 RunCheckpoint(directory, cfg.trainer.checkpoint_every, trackers.run_key or key),
             ],
@@ -108,64 +97,40 @@ def run(
             seed=cfg.seed,
             max_steps=cfg.trainer.max_steps,
         )
-        started = time.monotonic()
         try:
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-        steps, verdict = trainer.global_step, watch.final_verdict()
-        metrics: Mapping[str, float] = {}
-        if verdict is None:
-            metrics = trainer.validate(module, data, verbose=False)[0]
-        outcome = _outcome(cfg, watch, verdict, steps, metrics, corpus.unigram_entropy)
-        outcome = replace(outcome, seconds=time.monotonic() - started)
+        score = Score(None, corpus.unigram_entropy, steps=trainer.global_step)
+        if trial.watch.final_verdict() is None and not trial.cancelled:
+            found = trainer.validate(module, data, verbose=False)[0]
+            score = replace(
+                score, loss=found[metrics.VAL_LOSS], numbers={"perplexity": found[metrics.VAL_PERPLEXITY]}
+            )
     except BaseException as error:
         ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
         trackers.end("KILLED" if ended_from_outside else "FAILED")
         raise
+    if trial.cancelled:
+        trackers.end("KILLED")
+        return score
     if cfg.trainer.keep_checkpoint:
         trainer.save_checkpoint(directory / CHECKPOINT)
     else:
         (directory / CHECKPOINT).unlink(missing_ok=True)
+    ended = trial.outcome(score)
     trackers.set_tags(
         {
-            "verdict": "diverged" if outcome.diverged else "stable",
-            "reason": outcome.reason or "",
-            "step": str(outcome.step),
-            "spikes": str(outcome.spikes),
+            "verdict": "diverged" if ended.diverged else "stable",
+            "reason": ended.reason or "",
+            "step": str(ended.step),
+            "spikes": str(ended.spikes),
         }
     )
     trackers.end("FINISHED")
-    return replace(outcome, run_id=trackers.run_id, run_key=trackers.run_key)
-
-
-def _outcome(
-    cfg: DictConfig,
-    watch: Watch,
-    verdict: Verdict | None,
-    optimizer_steps: int,
-    metrics: Mapping[str, float],
-    unigram_entropy: float,
-) -> Outcome:
-    val_loss = metrics.get("val/loss")
-    reason, step = (verdict.reason, verdict.step) if verdict else (None, watch.steps_seen - 1)
-    if val_loss is not None:
-        rules = build_rules(cfg.divergence, EndRule)
-        broken = [name for name, rule in rules.items() if rule.broken_by(val_loss, unigram_entropy)]
-        reason = broken[0] if broken else None
-    return Outcome(
-        lr=cfg.lr,
-        seed=cfg.seed,
-        diverged=reason is not None,
-        reason=reason,
-        step=step,
-        optimizer_steps=optimizer_steps,
-        val_loss=val_loss,
-        val_perplexity=metrics.get("val/perplexity"),
-        initial_loss=watch.initial_loss,
-        train_loss=watch.last_loss,
-        spikes=sum(getattr(rule, "spikes", 0) for rule in watch.rules.values()),
-    )
+    if trackers.page is not None:
+        trial.link(trackers.page)
+    return score
 
 
 def _describe(cfg: DictConfig, trackers: Trackers) -> None:

@@ -1,17 +1,22 @@
 """`python src/train.py norm=…`: one run, with a progress bar and a last line."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from redline.stability import Outcome
+from redline.search import Facts, Trial
+from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.outbox import drain
 from redline.training.run import run
-from redline.training.watch import Progress
+
+log = logging.getLogger(__name__)
 
 
 def train_once(cfg: DictConfig) -> Outcome:
@@ -19,9 +24,21 @@ def train_once(cfg: DictConfig) -> Outcome:
     job = HydraConfig.get()
     norm = job.runtime.choices["norm"]
     directory = Path(job.runtime.output_dir)
-    bar = ProgressBar(f"{norm} lr={cfg.lr:g}", shown=cfg.trainer.progress_bar)
-    outcome = run(cfg, directory, tags={"norm": norm}, report=bar.report)
+    max_steps = cfg.trainer.max_steps
+    bar = ProgressBar(f"{norm} lr={cfg.lr:g}", max_steps, shown=cfg.trainer.progress_bar)
+    rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)
+    trial = Trial(
+        value=cfg.lr,
+        seed=cfg.seed,
+        directory=directory,
+        facts=Facts(max_steps),
+        tags={"norm": norm},
+        watch=Watch(build_rules(rules, object), bar.report),
+    )
+    outcome = trial.outcome(run(cfg, trial))
     bar.close()
+    if (line := drain(cfg.tracker).line) is not None:
+        log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
         print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
@@ -31,15 +48,15 @@ def train_once(cfg: DictConfig) -> Outcome:
 class ProgressBar:
     """Drawn from the first step on, so that a mistake in the configuration stays one line."""
 
-    def __init__(self, label: str, shown: bool) -> None:
-        self.label, self.shown = label, shown
+    def __init__(self, label: str, max_steps: int, shown: bool) -> None:
+        self.label, self.max_steps, self.shown = label, max_steps, shown
         self.bar: tqdm | None = None
 
     def report(self, progress: Progress) -> None:
         if self.bar is None:
-            # Where nobody watches, a line every ten seconds is progress enough.
+            # In a file, a line every ten seconds is progress enough.
             self.bar = tqdm(
-                total=progress.max_steps,
+                total=self.max_steps,
                 initial=progress.step - 1,  # above 0 where a run is gone on with
                 desc=self.label,
                 unit="step",
@@ -57,7 +74,8 @@ class ProgressBar:
 def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:
     head = f"{norm} lr={cfg.lr:g} seed={cfg.seed}:"
     loss = "" if outcome.val_loss is None else f", validation loss {outcome.val_loss:.4f} nats"
-    perplexity = "" if outcome.val_perplexity is None else f", perplexity {outcome.val_perplexity:.2f}"
+    perplexity = outcome.numbers.get("perplexity")
+    more = "" if perplexity is None else f", perplexity {perplexity:.2f}"
     if outcome.diverged:
-        return f"{head} diverged by rule {outcome.reason} at step {outcome.step}{loss}{perplexity}"
-    return f"{head} stable over {outcome.optimizer_steps} steps{loss}{perplexity}"
+        return f"{head} diverged by rule {outcome.reason} at step {outcome.step}{loss}{more}"
+    return f"{head} stable over {outcome.optimizer_steps} steps{loss}{more}"

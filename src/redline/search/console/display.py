@@ -11,21 +11,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from redline.stability import Progress
+
 
 @dataclass(frozen=True)
 class RunView:
-    """One running trial. Loss in nats per token; since ``forecast_step`` it is expected to diverge."""
+    """One running trial; ``max_steps`` is None where nobody knows."""
 
     label: str
-    step: int
-    max_steps: int
-    loss: float
-    forecast_step: int | None = None
+    progress: Progress
+    max_steps: int | None
+
+    @property
+    def steps(self) -> str:
+        return f"step {self.progress.step}" + (f"/{self.max_steps}" if self.max_steps else "")
 
     @property
     def state(self) -> str:
-        warned = "" if self.forecast_step is None else f", warned at step {self.forecast_step}"
-        return f"loss {self.loss:.3f}{warned}"
+        since = self.progress.forecast_step
+        return f"loss {self.progress.loss:.3f}" + ("" if since is None else f", warned at step {since}")
 
 
 @dataclass(frozen=True)
@@ -77,15 +81,15 @@ class Display:
 def _panel(view: View) -> Group:
     rows = Table.grid(padding=(0, 2))
     for run in view.running:
-        bar = ProgressBar(total=run.max_steps, completed=run.step, width=30)
-        rows.add_row(run.label, bar, f"step {run.step}/{run.max_steps}", run.state)
+        bar = ProgressBar(total=run.max_steps, completed=run.progress.step, width=30)
+        rows.add_row(run.label, bar, run.steps, run.state)
     return Group(rows, Text(_tail(view)))
 
 
 def _run_text(run: RunView) -> str:
-    if run.step == 0:
+    if run.progress.step == 0:
         return f"{run.label} starting"
-    return f"{run.label} step {run.step}/{run.max_steps} {run.state}"
+    return f"{run.label} {run.steps} {run.state}"
 
 
 def _tail(view: View) -> str:

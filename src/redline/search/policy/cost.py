@@ -1,13 +1,12 @@
 """What a search will cost, before it is run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from redline.search.policy.speculation import runs_to_go
 from redline.search.policy.state import Question
 from redline.search.policy.verdicts import Bracket
-from redline.search.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -22,39 +21,41 @@ class Cost:
     grid: int
 
 
-def expected_cost(question: Question, *, scouted: bool = False) -> Cost:
-    """``scouted``: the edge is where the scouts found it."""
+def expected_cost(question: Question, *, hinted: bool = False) -> Cost:
+    """``hinted``: short runs have found the edge."""
     rungs = len(question.ladder)
     runs = [
-        runs_to_go(question.policy(hint=Bracket(edge - 1, edge) if scouted else None), {}, edge)
+        runs_to_go(question.policy(hint=Bracket(edge - 1, edge) if hinted else None), {}, edge)
         for edge in range(rungs + 1)
     ]
     return Cost(fmean(runs), min(runs), max(runs), rungs * question.seeds)
 
 
-def cost_text(variants: Sequence[Variant], question: Question, scout_steps: int | None) -> str:
+def cost_text(lengths: Mapping[str, int | None], question: Question, short_run_steps: int | None) -> str:
     """The ladder, the variants, and the runs and steps to expect, for a reader.
 
-    Steps are counted as if no run ended early.
+    ``lengths``: variant -> steps of a run, None where they are not known. Steps are counted as if no run
+    ended early.
     """
-    cost = expected_cost(question, scouted=scout_steps is not None)
-    scouts = expected_cost(replace(question, seeds=1)).expected if scout_steps else 0.0
+    cost = expected_cost(question, hinted=short_run_steps is not None)
+    short_runs = expected_cost(replace(question, seeds=1)).expected if short_run_steps else 0.0
     lines = [
-        f"ladder: {', '.join(f'{lr:g}' for lr in question.ladder)} ({len(question.ladder)} rungs)",
+        f"ladder: {', '.join(f'{value:g}' for value in question.ladder)} ({len(question.ladder)} rungs)",
         f"seeds: {question.seeds}, vote: {question.vote}",
     ]
     steps = grid_steps = 0.0
-    for variant in variants:
-        length = variant.cfg.trainer.max_steps
-        steps += cost.expected * length + scouts * (scout_steps or 0)
-        grid_steps += cost.grid * length
-        short = f" and about {scouts:.1f} scouts of {scout_steps}" if scout_steps else ""
+    for name, length in lengths.items():
+        steps += cost.expected * (length or 0) + short_runs * (short_run_steps or 0)
+        grid_steps += cost.grid * (length or 0)
+        short = f" and about {short_runs:.1f} short runs of {short_run_steps}" if short_run_steps else ""
         lines.append(
-            f"{variant.name}: about {cost.expected:.1f} runs of {length} steps "
+            f"{name}: about {cost.expected:.1f} runs{f' of {length} steps' if length else ''} "
             f"({cost.fewest} to {cost.most}, if seeds agree){short}; the grid: {cost.grid} runs"
         )
-    lines.append(
-        f"together about {steps:.0f} optimizer steps, the grid {grid_steps:.0f}: {steps / grid_steps:.0%}; "
-        "runs that diverge early cost less, seeds that disagree and rule 5's doubts cost more"
-    )
+    if grid_steps:
+        lines.append(
+            f"together about {steps:.0f} optimizer steps, the grid {grid_steps:.0f}: "
+            f"{steps / grid_steps:.0%}; runs that diverge early cost less; seeds that disagree, and doubts "
+            "whether a rung is degraded, cost more"
+        )
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""The ladder: the learning rates a search may try, smallest first, keyed by their rounded text."""
+"""The ladder: the values a search may try, smallest first, keyed by their rounded text.
+
+``key`` is what is searched, for messages.
+"""
 
 import math
 from collections.abc import Iterable
@@ -13,29 +16,29 @@ def rounded(lr: float) -> float:
     return float(f"{lr:.{_DIGITS}g}")
 
 
-def from_values(values: Iterable[float | str]) -> list[float]:
-    """The ladder of given LRs, in any order. Raises UserError, naming `lr`, where it is none."""
+def from_values(values: Iterable[float | str], key: str = "lr") -> list[float]:
+    """The ladder of given values, in any order. Raises UserError where it is none."""
     rungs = []
     for value in values:
         try:
             lr = rounded(float(value))
         except ValueError:
-            raise UserError(f"lr={value}: not a number; allowed: numbers above 0") from None
+            raise UserError(f"{key}={value}: not a number; allowed: numbers above 0") from None
         if not (lr > 0 and math.isfinite(lr)):
-            raise UserError(f"lr={value}: allowed: numbers above 0")
+            raise UserError(f"{key}={value}: allowed: numbers above 0")
         rungs.append(lr)
     ladder = sorted(set(rungs))
     if len(ladder) < 2:
-        raise UserError(f"lr={ladder[0] if ladder else ''}: one value is no ladder; allowed: two or more")
+        raise UserError(f"{key}={ladder[0] if ladder else ''}: one value is no ladder; allowed: two or more")
     return ladder
 
 
-def from_range(start: float, stop: float, step: float) -> list[float]:
+def from_range(start: float, stop: float, step: float, key: str = "lr") -> list[float]:
     """Every ``step`` from ``start`` up to ``stop``, which counts where a step lands on it.
 
     Decimal arithmetic on the written numbers, so that what one reads is what one gets.
     """
-    text = f"lr=range({start:g},{stop:g},{step:g})"
+    text = f"{key}=range({start:g},{stop:g},{step:g})"
     try:
         first, last, width = (Decimal(str(number)) for number in (start, stop, step))
     except InvalidOperation:
@@ -48,14 +51,14 @@ def from_range(start: float, stop: float, step: float) -> list[float]:
     values = [float(first + width * index) for index in range(max(0, count))]
     if len(values) < 2:
         raise UserError(f"{text}: gives {len(values)} value; allowed: two or more (the step's default is 1)")
-    return from_values(values)
+    return from_values(values, key)
 
 
-def from_interval(low: float, high: float, tolerance: float) -> list[float]:
-    """Rungs from ``low`` to ``high``, equal in log LR, each at most ``tolerance`` above the one below."""
+def from_interval(low: float, high: float, tolerance: float, key: str = "lr") -> list[float]:
+    """Rungs from ``low`` to ``high``, equal in log, each at most ``tolerance`` above the one below."""
     if not 0 < low < high < math.inf:
-        raise UserError(f"lr=interval({low:g},{high:g}): allowed: 0 < low < high, both finite")
+        raise UserError(f"{key}=interval({low:g},{high:g}): allowed: 0 < low < high, both finite")
     if not tolerance > 0:
         raise UserError(f"hydra.sweeper.tolerance={tolerance}: allowed: a number above 0")
     gaps = max(1, math.ceil(math.log(high / low) / math.log1p(tolerance) - 1e-9))
-    return from_values(low * (high / low) ** (gap / gaps) for gap in range(gaps + 1))
+    return from_values((low * (high / low) ** (gap / gaps) for gap in range(gaps + 1)), key)

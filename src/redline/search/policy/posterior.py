@@ -16,13 +16,13 @@ _NARROWEST = 0.1  # of a gap
 
 def edge_interval(
     votes: Iterable[tuple[float, bool]], ladder: Sequence[float], probability: float = 0.9
-) -> list[float]:
+) -> tuple[float, float]:
     """The central interval, in LR, that holds the edge with ``probability``. ``votes``: LR, diverged."""
     edges, mass = _posterior(votes, ladder)
     cumulated = np.cumsum(mass)
     tail = (1 - probability) / 2
     low, high = (float(edges[np.searchsorted(cumulated, share)]) for share in (tail, 1 - tail))
-    return [float(f"{np.exp(log_lr):.3g}") for log_lr in (low, high)]
+    return float(f"{np.exp(low):.3g}"), float(f"{np.exp(high):.3g}")
 
 
 def edge_prior(ladder: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Runs below the edge that might show it to lie lower.
 
-Rule 5 compares a run with every smaller LR, and a bisection has run few of them.
+The rule `degraded` compares a run with every smaller value, and a bisection has run few of them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from redline.search.policy.loss_model import expected_losses
 from redline.search.policy.losses import finite_losses
-from redline.search.policy.verdicts import Bracket, Point, Vote, bracket, reasons, rung_verdicts
+from redline.search.policy.verdicts import Bracket, Point, bracket, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
 
 _LEVELS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)  # probabilities by which runs are ordered
@@ -21,7 +21,7 @@ def references(
     *,
     ladder: Sequence[float],
     seeds: int,
-    vote: Vote,
+    vote: str,
     doubt: float,
     given_up: Collection[Point] = (),
 ) -> list[Point]:
@@ -43,8 +43,7 @@ def references(
 
     def moves(point: Point, loss: float) -> bool:
         like = next(iter(outcomes.values()))
-        lr = ladder[point.rung]
-        imagined = replace(like, lr=lr, seed=point.seed, diverged=False, reason=None, val_loss=loss)
+        imagined = replace(like, value=ladder[point.rung], seed=point.seed, reason=None, val_loss=loss)
         return ends({**outcomes, point: imagined}) != now
 
     def likelihood(point: Point, loss: NormalDist) -> float:

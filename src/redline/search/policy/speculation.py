@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from redline.search.policy.verdicts import Point, Verdicts
 
-_MOST_WAYS = 200  # a look must not take longer than a few hundredths of a second
+_MOST_WAYS = 200  # a plan must not take longer than a few hundredths of a second
 
 Policy = Callable[[Verdicts], Point | None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``needed``: the run that the answer hangs on now, None once it hangs on none; it may be running.
-    ``spares``: runs worth having beside those under way, the likeliest to be needed first.
+    """``needed``: the next required run, which may be running; None when the search is finished.
+    ``speculative``: runs that free workers may do meanwhile, the likeliest to be needed first.
     """
 
     needed: Point | None
-    spares: tuple[Point, ...]
+    speculative: tuple[Point, ...]
 
 
-def plan(policy: Policy, verdicts: Verdicts, running: Collection[Point], spares: int) -> Plan:
-    """What ``policy`` asks for, and at most ``spares`` points that it may ask for later."""
+def plan(policy: Policy, verdicts: Verdicts, running: Collection[Point], speculative: int) -> Plan:
+    """What ``policy`` asks for, and at most ``speculative`` points that it may ask for later."""
     needed = policy(verdicts)
     ahead = (point for point in _ahead(policy, verdicts) if point != needed and point not in running)
-    return Plan(needed, tuple(itertools.islice(ahead, spares)))
+    return Plan(needed, tuple(itertools.islice(ahead, speculative)))
 
 
 def _ahead(policy: Policy, verdicts: Verdicts) -> Iterator[Point]:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from redline.stability import Outcome, SearchRule
 
-Vote = Literal["any", "majority", "all"]
+VOTES = ("any", "majority", "all")
 Verdicts = Mapping["Point", str | None]  # the rule that broke, or None for a stable run
 
 
@@ -33,11 +33,11 @@ def reasons(outcomes: Mapping[Point, Outcome], rules: Mapping[str, SearchRule]) 
     return verdicts
 
 
-def diverged_votes_needed(seeds: int, vote: Vote) -> int:
+def diverged_votes_needed(seeds: int, vote: str) -> int:
     return {"any": 1, "majority": seeds // 2 + 1, "all": seeds}[vote]
 
 
-def tally(votes: Sequence[bool | None], vote: Vote) -> bool | None:
+def tally(votes: Sequence[bool | None], vote: str) -> bool | None:
     """True diverged, False stable, None where the votes that are out (None) leave it open."""
     needed = diverged_votes_needed(len(votes), vote)
     if votes.count(True) >= needed:
@@ -91,7 +91,7 @@ def rung_votes(verdicts: Verdicts, rungs: int, seed: int) -> list[bool | None]:
     ]
 
 
-def rung_verdicts(verdicts: Verdicts, rungs: int, seeds: int, vote: Vote) -> list[bool | None]:
+def rung_verdicts(verdicts: Verdicts, rungs: int, seeds: int, vote: str) -> list[bool | None]:
     """For every rung the tally of its votes."""
     votes = [rung_votes(verdicts, rungs, seed) for seed in range(seeds)]
     return [tally(of_rung, vote) for of_rung in zip(*votes, strict=True)]

@@ -1,70 +1,54 @@
 """Notes in Markdown for Optuna's dashboard: what a trial was and where its curves are, what a study found.
 
-They are kept where the dashboard looks for them, among the study's system attributes: those stay open when a
-trial is finished, so that a verdict which changes later changes the note too.
+They are kept where the dashboard looks for them, among the study's system attributes. Its own `save_note`
+takes a whole study, loads it again for each note, and drops what people wrote.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count, takewhile
-from typing import Any
 
 from optuna.storages import BaseStorage
+
+from redline.search.result import VariantResult
 
 _PART = 2045  # characters of one attribute, as the dashboard cuts them
 _YOURS = "\n\n---\n"  # what somebody wrote below this line is kept
 
 
-def trial_note(
-    variant: str,
-    lr: float,
-    seed: int,
-    run_url: str | None,
-    verdict: str | None = None,
-) -> str:
-    """``run_url``: the trial's run in MLflow's UI; ``verdict``: in words, None while the trial runs."""
-    lines = [f"**{variant}**, lr {lr:g}, seed {seed}"]
+def trial_note(trial: str, page: str | None, verdict: str | None = None) -> str:
+    """``page``: the address of its curves; ``verdict``: in words, None while the trial runs."""
+    lines = [trial]
     if verdict is not None:
         lines.append(verdict)
-    if run_url is not None:
-        lines.append(f"[The run's curves in MLflow]({run_url})")
+    if page is not None:
+        lines.append(f"[The run's curves]({page})")
     return "\n\n".join(lines)
 
 
-def in_words(reason: str | None, step: int, *, late: bool = False) -> str:
-    """A trial's verdict; ``late``: it ended stable, and a smaller learning rate turned it afterwards."""
-    if reason is None:
-        return "**stable**"
-    if late:
-        return f"**diverged** by `{reason}`: it ended stable, and a smaller learning rate did better"
-    return f"**diverged** by `{reason}` at step {step}"
+def in_words(reason: str | None, step: int) -> str:
+    """A trial's verdict."""
+    return "**stable**" if reason is None else f"**diverged** by `{reason}` at step {step}"
 
 
-def study_note(entry: Mapping[str, Any], late: Mapping[int, tuple[float, str]]) -> str:
-    """What a variant's entry of `result.json` says, and the trials (number -> LR, rule) turned late."""
-    lines = [" ".join(_answer(entry))]
-    if late:
-        turned = ", ".join(f"trial {number} (lr {lr:g}, `{rule}`)" for number, (lr, rule) in late.items())
-        lines.append(
-            f"Ended stable, and turned by a smaller learning rate that did better: {turned}. "
-            "Optuna closes a trial when it ends: `make dashboard` shows these as diverged, others as stable."
-        )
-    return "\n\n".join(lines)
+def study_note(result: VariantResult, label: str) -> str:
+    """What a variant's result says."""
+    return " ".join(_answer(result, label))
 
 
-def _answer(entry: Mapping[str, Any]) -> Iterator[str]:
-    if entry["max_stable_lr"] is not None:
-        yield f"Largest stable learning rate: **{entry['max_stable_lr']:g}**."
-    elif entry["censored"] == "above":
+def _answer(result: VariantResult, label: str) -> Iterator[str]:
+    if result.max_stable_lr is not None:
+        yield f"Largest stable {label}: **{result.max_stable_lr:g}**."
+    elif result.censored == "above":
         yield "Every rung of the ladder is stable: it ends too low for an answer."
-    elif entry["censored"] == "below":
+    elif result.censored == "below":
         yield "The lowest rung diverged: the ladder begins too high for an answer."
     else:
-        yield f"No answer: runs at {', '.join(f'{lr:g}' for lr in entry['open'])} crashed too often."
-    if entry["first_diverged_lr"] is not None:
-        by = f", by `{entry['first_diverged_reason']}`" if entry["first_diverged_reason"] else ""
-        yield f"First diverged: {entry['first_diverged_lr']:g}{by}."
-    if entry["stable_above"]:
-        yield f"Stable again above it: {', '.join(f'{lr:g}' for lr in entry['stable_above'])}."
+        yield f"No answer: runs at {', '.join(f'{value:g}' for value in result.open)} crashed too often."
+    if result.first_diverged_lr is not None:
+        by = f", by `{result.first_diverged_reason}`" if result.first_diverged_reason else ""
+        yield f"First diverged: {result.first_diverged_lr:g}{by}."
+    if result.stable_above:
+        yield f"Stable again above it: {', '.join(f'{value:g}' for value in result.stable_above)}."
 
 
 def write_note(storage: BaseStorage, study_id: int, trial_id: int | None, ours: str) -> None:

@@ -37,25 +37,25 @@ def owner_of(attributes: Mapping[str, Any]) -> Owner:
 
 
 class Silence:
-    """Finds owners on other machines that have stopped beating.
+    """Finds owners on other machines that give no heartbeat any more.
 
-    Judged by this process' own monotonic clock between two looks, so that neither a stepped clock
-    nor two machines that disagree about the time can end a living trial. A long time without a look,
-    as we were cut off or asleep, counts little: what cut us off may have cut them off too.
+    Judged by this process' own monotonic clock between two readings, so that neither a stepped clock
+    nor two machines that disagree about the time can end a living trial. Our own pauses do not count as the
+    other's silence.
     """
 
-    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.patience = patience  # seconds
+    def __init__(self, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.timeout = timeout  # seconds
         self.clock = clock
-        self._last: dict[str, tuple[int, float, float]] = {}  # by claim: beat, silent for, looked at
+        self._last: dict[str, tuple[int, float, float]] = {}  # by claim: heartbeat, silent for, read at
 
-    def too_long(self, claim: str, beat: int) -> bool:
-        """True once ``beat`` of a claim has not changed for ``patience`` seconds of our looking."""
+    def too_long(self, claim: str, heartbeat: int) -> bool:
+        """True once ``heartbeat`` of a claim has not changed for ``timeout`` seconds of our reading it."""
         now = self.clock()
-        seen, silent, looked = self._last.get(claim, (None, 0.0, now))
-        silent = silent + min(now - looked, self.patience / 2) if seen == beat else 0.0
-        self._last[claim] = (beat, silent, now)
-        return silent > self.patience
+        seen, silent, read = self._last.get(claim, (None, 0.0, now))
+        silent = silent + min(now - read, self.timeout / 2) if seen == heartbeat else 0.0
+        self._last[claim] = (heartbeat, silent, now)
+        return silent > self.timeout
 
 
 def _host() -> str:

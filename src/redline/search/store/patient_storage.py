@@ -1,4 +1,4 @@
-"""A storage that may go away for a while: whoever asks it waits, and it is asked again."""
+"""Retries storage calls during an outage."""
 
 import abc
 import time
@@ -37,9 +37,9 @@ class PatientStorage(BaseStorage):
     Ctrl-C must not wait for that.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, patience: float) -> None:
+    def __init__(self, storage: BaseStorage, name: str, timeout: float) -> None:
         self.name = name  # in messages
-        self.patience = patience  # seconds without an answer after which OutageError is raised
+        self.timeout = timeout  # seconds without an answer after which OutageError is raised
         self.say: Callable[[str], Any] = print
         self.meanwhile: Callable[[], Any] | None = None  # what goes on while an answer is waited for
         self._storage = storage
@@ -67,12 +67,12 @@ class PatientStorage(BaseStorage):
     @contextmanager
     def briefly(self, seconds: float = 1.0) -> Iterator[None]:
         """For last words: the storage is not waited for much longer, and nothing goes on meanwhile."""
-        before = self.patience, self.meanwhile
-        self.patience, self.meanwhile = seconds, None
+        before = self.timeout, self.meanwhile
+        self.timeout, self.meanwhile = seconds, None
         try:
             yield
         finally:
-            self.patience, self.meanwhile = before
+            self.timeout, self.meanwhile = before
 
     def _ask(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         while True:
@@ -92,7 +92,7 @@ class PatientStorage(BaseStorage):
 
     def _pass_time(self, asked: float, reason: str) -> None:
         waited = time.monotonic() - (asked if self._silent_since is None else self._silent_since)
-        if waited > self.patience:
+        if waited > self.timeout:
             raise OutageError(
                 f"{self.name}: has not answered for {waited:.0f} s ({reason}); "
                 "the same command goes on when it does"
@@ -105,7 +105,7 @@ class PatientStorage(BaseStorage):
     def _unanswered(self, asked: float, reason: str) -> None:
         if self._silent_since is None:
             self._silent_since = asked
-            self.say(f"the storage does not answer ({reason}); waiting for it, at most {self.patience:.0f} s")
+            self.say(f"the storage does not answer ({reason}); waiting for it, at most {self.timeout:.0f} s")
 
     def _answered(self) -> None:
         if self._silent_since is not None:
@@ -132,7 +132,7 @@ def _begin(operation: Callable[[], Any]) -> Future[Any]:
     def work() -> None:
         try:
             answer.set_result(operation())
-        # Whoever asked gets it.
+        # The caller of `_ask` raises it.
         except BaseException as error:  # noqa: BLE001
             answer.set_exception(error)
 

@@ -1,14 +1,18 @@
 """Searches as a storage holds them, read back: what the report and the dashboard are made of."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
+from redline.search.policy.verdicts import Point, reasons
 from redline.search.result import VariantResult
 from redline.search.trainable import Facts
-from redline.stability import Outcome
+from redline.stability import Outcome, SearchRule, build_rules
 
 State = Literal["running", "stable", "diverged", "crashed", "interrupted"]
 
@@ -47,4 +51,70 @@ class RecordedVariant:
 
 def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]]:
     """Name -> variants, without their short runs; the latest search last."""
-    raise NotImplementedError("a stand-in: the search's own module takes its place")
+    found: dict[str, tuple[RecordedVariant, ...]] = {}
+    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        attributes = summary.user_attrs
+        if "fingerprint" in attributes and not attributes["is_short"]:
+            trials = storage.get_all_trials(summary._study_id, deepcopy=False)
+            variant = _variant(attributes, trials)
+            found[variant.search] = (*found.get(variant.search, ()), variant)
+    return found
+
+
+def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:
+    """Number of each finished trial -> the rule that it broke by all that is known now, None for stable.
+
+    A trial is closed when it ends, and a later one at a smaller value may show that it was degraded.
+    ``attributes``: the study's.
+    """
+    points: dict[int, Point] = {}
+    outcomes: dict[Point, Outcome] = {}
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            rung = attributes["ladder"].index(trial.params[attributes["key"]])
+            point = points[trial.number] = Point(rung, trial.params["seed"])
+            outcomes.setdefault(point, Outcome.from_dict(trial.user_attrs["outcome"]))
+    verdicts = reasons(outcomes, build_rules(attributes["rules"], SearchRule))
+    return {number: verdicts[point] for number, point in points.items()}
+
+
+def _variant(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RecordedVariant:
+    verdicts, key = judged(attributes, trials), attributes["key"]
+    result = attributes.get("result") if attributes.get("finished") else None
+    return RecordedVariant(
+        search=attributes["search"],
+        name=attributes["variant"],
+        ladder=tuple(attributes["ladder"]),
+        seeds=attributes["seeds"],
+        key=key,
+        label=attributes["label"],
+        facts=Facts(**attributes["facts"]),
+        result=None if result is None else VariantResult.from_dict(result),
+        trials=tuple(_trial(trial, key, verdicts.get(trial.number)) for trial in trials),
+    )
+
+
+def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
+    reported = trial.intermediate_values
+    last = max(reported, default=None)
+    state: State
+    if trial.state == TrialState.COMPLETE:
+        state = "diverged" if reason else "stable"
+    elif trial.state == TrialState.FAIL:
+        state = "crashed" if trial.user_attrs.get("failure") == "crash" else "interrupted"
+    else:
+        state = "running"
+    outcome = trial.user_attrs.get("outcome") if trial.state == TrialState.COMPLETE else None
+    return RecordedTrial(
+        number=trial.number,
+        value=trial.params[key],
+        seed=trial.params["seed"],
+        state=state,
+        reason=reason,
+        outcome=None if outcome is None else Outcome.from_dict(outcome),
+        last_step=last,
+        last_loss=None if last is None else reported[last],
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+        page=trial.user_attrs.get("page"),
+    )

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 from optuna.storages import BaseStorage
 
+from redline.database import first_opening
 from redline.errors import UserError
+from redline.search.result import VariantResult
 from redline.search.store.study import VariantStudy
+from redline.search.trainable import Facts
 from redline.search.variant import Variant
+from redline.stability import SearchRule, build_rules
 
 _LONGEST_NAME = 60  # characters of a default name, before its time
 
@@ -39,47 +42,52 @@ def choose_name(storage: BaseStorage, asked_name: str | None, asked: str, varian
 
 def open_studies(
     storage: BaseStorage,
+    url: str,
     name: str,
-    asked: str,
     variants: Sequence[Variant],
-    ladder: Sequence[float],
-    seeds: int,
-    precision: Mapping[str, str],
+    common: Mapping[str, Any],
+    facts: Mapping[str, Facts],
 ) -> dict[str, VariantStudy]:
-    """A study per variant, begun where there is none. The first to come pins the precision."""
+    """A study per variant, begun where there is none.
+
+    ``common``: the attributes that all have, ``fingerprint``, ``ladder``, ``seeds``, ``key`` and ``label``.
+    Of several machines that come at once, with facts that they measured, the first one's hold for all.
+    """
     studies = {}
-    for variant in variants:
-        facts = {
-            "search": name,
-            "variant": variant.name,
-            "fingerprint": asked,
-            "ladder": list(ladder),
-            "seeds": seeds,
-            "precision": precision[variant.name],
-            "max_steps": variant.cfg.trainer.max_steps,
-            "mlflow_ui": OmegaConf.select(variant.cfg, "search.mlflow_ui"),
-        }
-        studies[variant.name] = VariantStudy(
-            storage, f"{name}/{variant.name}", ladder, facts, first_seed=variant.cfg.seed
-        )
+    with first_opening(url):
+        for variant in variants:
+            rules = build_rules(variant.rules, SearchRule)
+            attributes = {
+                **common,
+                "search": name,
+                "variant": variant.name,
+                "is_short": variant.is_short,
+                "rules": {name: variant.rules[name] for name in rules},
+                "facts": facts[variant.name].to_dict(),
+            }
+            studies[variant.name] = VariantStudy(
+                storage, f"{name}/{variant.name}", attributes, first_seed=variant.first_seed
+            )
     return studies
 
 
 def forget_end(storage: BaseStorage, name: str, variants: Sequence[str]) -> None:
-    """Take back that a search has ended, so that whoever ends it next is seen to."""
+    """Take back that a search has ended, so that its next end is noticed."""
     for study_id in _study_ids(storage, name, variants).values():
         storage.set_study_user_attr(study_id, "finished", False)
 
 
-def finished_entries(storage: BaseStorage, name: str, variants: Sequence[str]) -> dict[str, Any] | None:
-    """Every variant's entry of `result.json`, as whoever ended the search stored it; None before its end."""
-    facts = {
+def finished_results(
+    storage: BaseStorage, name: str, variants: Sequence[str]
+) -> dict[str, VariantResult] | None:
+    """Every variant's result, as the machine that ended the search stored it; None before its end."""
+    found = {
         variant: storage.get_study_user_attrs(study_id)
         for variant, study_id in _study_ids(storage, name, variants).items()
     }
-    if not all(variant in facts and facts[variant].get("finished") for variant in variants):
+    if not all(variant in found and found[variant].get("finished") for variant in variants):
         return None
-    return {variant: facts[variant]["result"] for variant in variants}
+    return {variant: VariantResult.from_dict(found[variant]["result"]) for variant in variants}
 
 
 def _study_ids(storage: BaseStorage, name: str, variants: Sequence[str]) -> dict[str, int]:

@@ -19,8 +19,8 @@ _KEY = "hydra.sweeper.storage"
 _ALLOWED = "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-def open_storage(url: str, patience: float) -> PatientStorage:
-    """The storage behind ``url``, which is waited for ``patience`` seconds if it goes away later.
+def open_storage(url: str, timeout: float) -> PatientStorage:
+    """The storage behind ``url``, which is waited for ``timeout`` seconds if it goes away later.
 
     Raises UserError, naming the key but no password, where it does not open now.
     """
@@ -48,7 +48,7 @@ def open_storage(url: str, patience: float) -> PatientStorage:
             reason = f"{reason}: install it with `pip install 'psycopg[binary]'`"
         raise UserError(f"{name}: does not open ({reason}); {_ALLOWED}") from error
     return PatientStorage(  # type: ignore[abstract]
-        optuna.storages.get_storage(storage), name, patience
+        optuna.storages.get_storage(storage), name, timeout
     )
 
 

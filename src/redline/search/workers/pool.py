@@ -1,47 +1,49 @@
-"""Jobs in processes of their own, one a slot, forked from a server that has torch imported already."""
+"""Tasks in processes of their own, one a slot, forked from a server that has the slow imports done."""
 
-import importlib
 import multiprocessing as mp
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import cloudpickle
 
 from redline.errors import UserError
 
-Send = Callable[[dict[str, Any]], None]
-Job = Callable[[dict[str, Any], Send], dict[str, Any]]
-_STARTS = 5  # of a job, before the machine is held to be unable to
-_START_AGAIN = 5.0  # seconds between two starts of the job that is kept
+Send = Callable[[Any], None]
+Task = Callable[..., Any]  # called with its arguments and, last, a `Send` for messages on the way
+_STARTS = 5  # of a task, before the machine is held to be unable to
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: with a ``result``, with the user's mistake, or with a crash (its last words)."""
+    """How a task ended: with a ``result``, with the user's mistake, or with a crash (its last words)."""
 
-    result: dict[str, Any] | None = None
+    result: Any = None
     user_error: str | None = None
     crash: str | None = None
 
 
 @dataclass
 class Slot:
-    """A place to run one job at a time: a GPU, or a share of the CPU's cores."""
+    """A place to run one task at a time: a GPU, or a share of the CPU's cores."""
 
     index: int
     gpu: str | None  # what CUDA_VISIBLE_DEVICES becomes
     process: Any = None
     pipe: Connection | None = None
-    messages: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
@@ -49,16 +51,14 @@ class Slot:
 
 
 class Pool:
-    """Slots and the server their jobs are forked from.
+    """Slots and the server their tasks are forked from.
 
-    The server imports ``preload`` once, without starting threads or touching a GPU; a job then starts
-    in milliseconds, and its crash takes nothing along. Jobs end with this process, however it ends.
+    The server imports ``preload`` once, without starting threads or touching a GPU; a task then starts
+    in milliseconds, and its crash takes nothing along. Tasks end with this process, however it ends.
     """
 
-    def __init__(self, slots: list[Slot], preload: list[str]) -> None:
+    def __init__(self, slots: list[Slot], preload: Sequence[str] = ()) -> None:
         self.slots = slots
-        self._kept: tuple[Slot, Callable[[], None], Callable[[dict[str, Any]], None]] | None = None
-        self._kept_started = -float("inf")
         self._context = mp.get_context("forkserver")
         # The server is a fresh interpreter: it must find what we find.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -70,32 +70,21 @@ class Pool:
         with suppress(OSError):  # `start` tries again
             _start_server()
 
-    def keep(
-        self, job: str, payload: dict[str, Any], log: Path, hear: Callable[[dict[str, Any]], None]
-    ) -> None:
-        """Run a job that has no end beside the slots, until `release`; if it dies, `poll` starts it again.
+    def start(self, slot: Slot, task: Task, arguments: tuple[Any, ...], log: Path | None) -> None:
+        """Run ``task`` in a process; what it prints goes to ``log``, or nowhere.
 
-        ``hear`` is given its messages.
+        The task may be a function of a notebook or a script: it is pickled with what it refers to.
         """
-        slot = Slot(-1, None)
-        self._kept = (slot, lambda: self.start(slot, job, payload, log), hear)
-
-    def release(self, patience: float = 3.0) -> None:
-        """End the job that is kept, after ``patience`` seconds by force."""
-        if self._kept is not None:
-            self.stop(self._kept[0], patience)
-            self._kept = None
-
-    def start(self, slot: Slot, job: str, payload: dict[str, Any], log: Path) -> None:
-        """Run ``module:function`` with ``payload`` in a process; what it prints goes to ``log``."""
         assert slot.free
+        pickled = cloudpickle.dumps((task, arguments))
         attempts = _STARTS
         while slot.free:
             ours, theirs = self._context.Pipe(duplex=False)
-            process = self._context.Process(target=_child, args=(theirs, job, payload, slot.gpu, log))
+            process = self._context.Process(target=_child, args=(theirs, pickled, slot.gpu, log))
             try:
                 _start_server()
-                process.start()
+                with _no_main():
+                    process.start()
             except (OSError, EOFError):
                 ours.close()
                 attempts -= 1
@@ -107,11 +96,10 @@ class Pool:
             finally:
                 theirs.close()
 
-    def poll(self, timeout: float) -> list[tuple[Slot, dict[str, Any] | Ended]]:
-        """Wait at most ``timeout`` seconds for messages and endings; an ending frees its slot."""
-        self._look_after_kept()
+    def poll(self, timeout: float) -> list[tuple[Slot, Any]]:
+        """Wait at most ``timeout`` seconds for messages and `Ended`; an ending frees its slot."""
         busy = {slot.pipe: slot for slot in self.slots if slot.pipe is not None}
-        events: list[tuple[Slot, dict[str, Any] | Ended]] = []
+        events: list[tuple[Slot, Any]] = []
         for pipe in wait(list(busy), timeout):
             assert isinstance(pipe, Connection)
             slot = busy[pipe]
@@ -124,39 +112,65 @@ class Pool:
             events.append((slot, message))
         return events
 
+    def call(
+        self,
+        task: Task,
+        arguments: tuple[Any, ...],
+        log: Path | None = None,
+        *,
+        hear: Callable[[Any], object] = lambda message: None,
+        timeout: float | None = None,
+        tries: int = 1,
+    ) -> Ended:
+        """Run one task on the first slot, and wait for it at most ``timeout`` seconds (None: for ever).
+
+        One that crashes is started again, ``tries`` times in all; ``hear`` is given its messages.
+        """
+        ended = self._call_once(task, arguments, log, hear, timeout)
+        if ended.crash is None or tries <= 1:
+            return ended
+        hear(
+            f"{task.__name__}: crashed ({ended.crash}), tried again"
+            + (f"; its log is in {log}" if log else "")
+        )
+        return self.call(task, arguments, log, hear=hear, timeout=timeout, tries=tries - 1)
+
+    def _call_once(
+        self,
+        task: Task,
+        arguments: tuple[Any, ...],
+        log: Path | None,
+        hear: Callable[[Any], object],
+        timeout: float | None,
+    ) -> Ended:
+        slot = self.slots[0]
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        try:
+            self.start(slot, task, arguments, log)
+            while time.monotonic() < until:
+                for _, message in self.poll(0.5):
+                    if isinstance(message, Ended):
+                        return message
+                    hear(message)
+        finally:
+            self.stop(slot)
+        return Ended(crash=f"took more than {timeout:g} s")
+
     def hurry(self) -> None:
-        """Ask all jobs to end, so that they do so side by side when each is stopped."""
+        """Ask all tasks to end, so that they do so side by side when each is stopped."""
         for slot in self.slots:
             if slot.process is not None:
                 slot.process.terminate()
 
-    def stop(self, slot: Slot, patience: float = 3.0) -> None:
-        """End a slot's job: politely, then by force."""
+    def stop(self, slot: Slot, grace_period: float = 3.0) -> None:
+        """End a slot's task: by SIGTERM, and after so many seconds by force."""
         if slot.process is None:
             return
         slot.process.terminate()
-        slot.process.join(patience)
+        slot.process.join(grace_period)
         if slot.process.is_alive():
             slot.process.kill()
         self._free(slot)
-
-    def _look_after_kept(self) -> None:
-        if self._kept is None:
-            return
-        slot, start, hear = self._kept
-        while slot.pipe is not None and slot.pipe.poll():
-            try:
-                message = slot.pipe.recv()
-            except (EOFError, OSError):
-                message = Ended()
-            if isinstance(message, Ended):
-                self._free(slot)
-            else:
-                hear(message)
-        now = time.monotonic()
-        if slot.free and now - self._kept_started > _START_AGAIN:
-            self._kept_started = now
-            start()
 
     def _free(self, slot: Slot) -> None:
         slot.process.join()
@@ -171,6 +185,17 @@ class Pool:
         return f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """A child would run the user's script again to find its functions, which are pickled already."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def _start_server() -> None:
     """Start the server where none runs, deaf to Ctrl-C until its first import, `silent_end`."""
     resource_tracker.ensure_running()  # its start would make us hear again
@@ -181,20 +206,20 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(pipe: Connection, job: str, payload: dict[str, Any], gpu: str | None, log: Path) -> None:
+def _child(pipe: Connection, pickled: bytes, gpu: str | None, log: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too: our parent decides.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with Path(os.devnull if log is None else log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the errors
     try:
-        module, _, name = job.partition(":")
-        function: Job = getattr(importlib.import_module(module), name)
-        ended = Ended(result=function(payload, pipe.send))
+        task, arguments = pickle.loads(pickled)
+        ended = Ended(result=task(*arguments, pipe.send))
     except UserError as error:
         ended = Ended(user_error=str(error))
     # A crash must reach the coordinator as one, whatever it is.
@@ -211,28 +236,3 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that jobs may use, without importing torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [gpu for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
-    return [str(index) for index, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*")))]
-
-
-def make_slots(workers: int | None, accelerator: str) -> tuple[list[Slot], int | None]:
-    """Slots for ``workers`` jobs at once and the CPU threads each may use (None: torch's default).
-
-    By default one a GPU; on a CPU one a core with one thread each: two one-thread jobs are
-    faster than one two-thread job. Raises UserError.
-    """
-    if workers is not None and workers < 1:
-        raise UserError(f"hydra.sweeper.workers={workers}: allowed: 1 or more, or null for the default")
-    gpus = [] if accelerator == "cpu" else visible_gpus()
-    if gpus:
-        count = workers or len(gpus)
-        return [Slot(index, gpus[index % len(gpus)]) for index in range(count)], None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or cores
-    return [Slot(index, None) for index in range(count)], max(1, cores // count)

@@ -6,8 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from redline.errors import UserError
-from redline.training.trackers.tracked_run import TrackedRun
-from redline.training.trackers.trackers import Trackers
+from redline.training.trackers.trackers import TrackedRun, Trackers
 
 _STORES = ("http://", "https://", "sqlite://", "postgresql", "mysql", "mssql", "databricks")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from redline.training.outbox.spool import without_password
+from redline.training.outbox import without_password
 
 _PACKAGES = ("torch", "lightning", "mlflow", "optuna", "numpy", "hydra-core")
 
@@ -58,7 +58,7 @@ def _version(package: str) -> str | None:
 @functools.cache
 def _commit() -> str | None:
     """Of the code that runs, ``-dirty`` where it is not what was committed; None outside of git."""
-    root = Path(__file__).parents[4]
+    root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
     words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

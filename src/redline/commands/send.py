@@ -1,0 +1,32 @@
+"""`redline send`: what waits in MLflow's outbox is sent."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from redline.command_line import user_errors
+from redline.config import CONF, check_keys, register
+from redline.errors import OutageError, UserError
+
+register()
+
+
+def send() -> None:
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # leaves no folder of its own
+    _send()
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def _send(cfg: DictConfig) -> None:
+    with user_errors():
+        check_keys(cfg)
+        if "mlflow" not in cfg.tracker:
+            raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
+
+        from redline.training.outbox import drain
+
+        left = drain(cfg.tracker, float("inf"))
+        print(f"{left.store}: {left.sent} run(s) sent, {left.waiting} left")
+        if left.line is not None:
+            raise OutageError(left.line)

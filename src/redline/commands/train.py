@@ -1,0 +1,29 @@
+"""`redline train` and `redline search`, which `python src/train.py` runs without and with -m."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from redline.command_line import user_errors
+from redline.config import CONF, check_keys, register
+
+register()
+_SHOWS = {"--cfg", "-c", "--info", "-i"}
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def train(cfg: DictConfig) -> float | None:
+    """One run; with -m, the max_lr sweeper starts its own and never comes here."""
+    # torch and Lightning take seconds to import: --help and a search's coordinator do without.
+    from redline.training.single import train_once
+
+    with user_errors():
+        check_keys(cfg)
+        return train_once(cfg).val_loss
+
+
+def search() -> None:
+    if not _SHOWS & {word.partition("=")[0] for word in sys.argv}:  # Hydra shows, or runs
+        sys.argv.insert(1, "-m")
+    train()

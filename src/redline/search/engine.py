@@ -1,0 +1,230 @@
+"""One search, from its variants to its table: what the Hydra plugin and the Python API both call."""
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Console
+
+from redline.errors import UserError
+from redline.search.console.display import Display
+from redline.search.console.table import result_table
+from redline.search.coordinator import Coordinator
+from redline.search.options import Options
+from redline.search.result import SearchResult
+from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.searches import choose_name, open_studies
+from redline.search.store.storage import open_storage
+from redline.search.variant import Variant, fingerprint, with_short_runs
+from redline.search.workers import tasks
+from redline.search.workers.devices import make_slots
+from redline.search.workers.pool import Ended, Pool
+
+_WIDTH = 160  # columns, where the output is no terminal
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search asks, and where it is kept.
+
+    ``home``: the folder that relative stores are in. ``place``: the search's name -> its own folder, made
+    where there is none. ``name`` None: that of an unfinished search that asks the same, or made of the
+    variants and the time. ``prefix``: what comes before an option's name in messages.
+    """
+
+    options: Options
+    variants: Sequence[Variant]
+    ladder: tuple[float, ...]
+    home: Path
+    place: Callable[[str], Path]
+    name: str | None = None
+    label: str = "LR"
+    accelerator: str = "auto"
+    prefix: str = "hydra.sweeper."
+
+    @property
+    def names(self) -> list[str]:
+        return [variant.name for variant in self.variants]
+
+    def check(self) -> None:
+        """Raise UserError for what can be found wrong in this process."""
+        self.options.check(self.prefix)
+        if self.options.short_run_steps is not None:
+            for variant in self.variants:
+                with_short_runs(variant, self.options.short_run_steps)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A search whose settings are checked and whose name and folder are known. Nothing trains yet."""
+
+    search: Search
+    name: str
+    directory: Path
+    fingerprint: str
+    storage: PatientStorage
+
+
+@dataclass(frozen=True)
+class EndedSearch:
+    """What an `AtEnd` is told."""
+
+    name: str
+    directory: Path
+    storage: str  # the studies' URL
+    reference: str
+
+
+class AtEnd(ABC):
+    """Something to do once a search has its answer, in a child process; what goes wrong with it is told."""
+
+    name: ClassVar[str]  # of the command that does it too, and of its log
+    timeout: float | None  # seconds
+
+    @abstractmethod
+    def __call__(self, search: EndedSearch) -> Sequence[str]:
+        """Gives lines for the user."""
+
+
+def begin(search: Search, pool: Pool) -> Begun:
+    """Find the user's mistakes in one child process; then open the storage, choose the name, make the folder.
+
+    Raises UserError, before anything is started or written where it is about the settings.
+    """
+    search.check()
+    options = search.options
+    trainables = {variant.name: variant.trainable for variant in search.variants}
+    settings = _result("check", pool.call(tasks.check, (trainables,), tries=options.retries + 1))
+    rest = {
+        "key": options.key,
+        "seeds": options.seeds,
+        "vote": options.vote,
+        "rules": {variant.name: dict(variant.rules) for variant in search.variants},
+        "first_seeds": [variant.first_seed for variant in search.variants],
+    }
+    asked = fingerprint(settings, search.ladder, rest)
+    search.home.mkdir(parents=True, exist_ok=True)
+    storage = open_storage(options.storage, options.storage_timeout)
+    name = choose_name(storage, search.name, asked, search.names)
+    return Begun(search, name, search.place(name), asked, storage)
+
+
+def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
+    """Find every variant's edge, write ``result.json``, print the table.
+
+    What is to be done ``at_end`` comes last: by then the search has its answer. Raises UserError,
+    OutageError, KeyboardInterrupt.
+    """
+    search.check()
+    slots, threads, note = make_slots(search.options.workers, search.accelerator)
+    if note is not None:
+        print(f"note: {note}", flush=True)
+    preload = dict.fromkeys(name for variant in search.variants for name in variant.trainable.preload)
+    pool = Pool(slots, list(preload))
+    pool.warm_up()
+    begun = begin(search, pool)
+    console = make_console()
+    with Display(console) as display:
+        begun.storage.say = display.say
+        try:
+            return _search(begun, pool, threads, console, display, at_end)
+        except KeyboardInterrupt:
+            display.say(f"stopped; the same command, or search.name={begun.name}, goes on")
+            raise
+
+
+def _search(
+    begun: Begun,
+    pool: Pool,
+    threads: int | None,
+    console: Console,
+    display: Display,
+    at_end: Sequence[AtEnd],
+) -> SearchResult:
+    search, name, options = begun.search, begun.name, begun.search.options
+    started = time.monotonic()
+    display.say(
+        f"search {name}: {', '.join(search.names)} on {len(search.ladder)} rungs from {search.ladder[0]:g} "
+        f"to {search.ladder[-1]:g}, {options.seeds} seed(s), {len(pool.slots)} worker(s)"
+    )
+    tasks_of = list(search.variants)
+    if options.short_run_steps is not None:
+        pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
+        tasks_of = [each for pair in pairs for each in pair]
+    trainables = {variant.name: variant.trainable for variant in tasks_of}
+    ended = pool.call(
+        tasks.prepare,
+        (trainables,),
+        begun.directory / "prepare.log",
+        hear=display.say,
+        tries=options.retries + 1,
+    )
+    attributes = {
+        "fingerprint": begun.fingerprint,
+        "ladder": list(search.ladder),
+        "seeds": options.seeds,
+        "key": options.key,
+        "label": search.label,
+    }
+    facts = _result("prepare", ended)
+    studies = open_studies(begun.storage, options.storage, name, tasks_of, attributes, facts)
+    coordinator = Coordinator(
+        name, begun.directory, options, tasks_of, studies, begun.storage, pool, threads, display
+    )
+    results = coordinator.run()
+    display.say(f"done in {time.monotonic() - started:.0f} s")
+    result = SearchResult(name, search.ladder, options.seeds, results, key=options.key, label=search.label)
+    show_result(console, result, begun.directory, options.reference)
+    for variant, its in results.items():
+        studies[variant].answer(its)
+    for study in studies.values():
+        study.study.set_user_attr("finished", True)
+    told = EndedSearch(name, begun.directory, options.storage, options.reference)
+    for action in at_end:
+        if not _do(action, told, pool, display):
+            break
+    return result
+
+
+def _do(action: AtEnd, search: EndedSearch, pool: Pool, display: Display) -> bool:
+    """False after Ctrl-C. Nothing that goes wrong is raised: the search has its answer."""
+    log = search.directory / f"{action.name}.log"
+    try:
+        ended = pool.call(_called, (action, search), log, hear=display.say, timeout=action.timeout)
+    except (KeyboardInterrupt, OSError, EOFError) as error:
+        ended = Ended(crash=type(error).__name__)
+    if ended.result is None:
+        why = f"{ended.user_error or ended.crash}; log: {log}"
+        display.say(f"{action.name}: not done ({why}); `redline {action.name} {search.name}` does it")
+    for line in ended.result or ():
+        display.say(line)
+    return ended.crash != KeyboardInterrupt.__name__
+
+
+def _called(action: AtEnd, search: EndedSearch, send: Any) -> Sequence[str]:
+    return action(search)
+
+
+def _result(what: str, ended: Ended) -> Any:
+    if ended.user_error is not None:
+        raise UserError(ended.user_error)
+    if ended.crash is not None:
+        raise RuntimeError(f"{what} failed ({ended.crash})")
+    return ended.result
+
+
+def make_console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+
+
+def show_result(console: Console, result: SearchResult, directory: Path, reference: str) -> None:
+    """Write ``result.json``, print its table and where to look."""
+    path = directory / "result.json"
+    result.write(path)
+    console.print(result_table(result, reference))
+    console.print(f"result: {path}", soft_wrap=True)
+    console.print("trials: redline dashboard (Optuna)", soft_wrap=True)

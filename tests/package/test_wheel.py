@@ -1,0 +1,77 @@
+"""The wheel in an environment without the checkout: `redline …` from any folder."""
+
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+Redline = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def redline(installed: Path, clean_environment: dict[str, str], tmp_path: Path) -> Redline:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [installed / "redline", *words],
+            cwd=tmp_path,
+            env=clean_environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    return run
+
+
+def test_the_wheel_holds_all_of_conf_and_leaves_hydras_plugins_to_others(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    conf = {f"redline/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    assert conf <= names
+    assert "hydra_plugins/max_lr/sweeper.py" in names
+    assert "hydra_plugins/__init__.py" not in names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"redline", "hydra_plugins"}
+
+
+def test_what_runs_is_what_was_installed(
+    installed: Path, clean_environment: dict[str, str], tmp_path: Path
+) -> None:
+    asked = "import redline, hydra_plugins.max_lr as max_lr; print(redline.__file__, max_lr.__file__)"
+    words = [installed / "python", "-c", asked]
+    done = subprocess.run(words, cwd=tmp_path, env=clean_environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(file).is_relative_to(installed.parent) for file in done.stdout.split())
+
+
+def test_a_search_its_report_and_the_gate(redline: Redline, shared: Path, tmp_path: Path) -> None:
+    done = redline(
+        *["search", "experiment=smoke", "norm=baseline,qk", "trainer.accelerator=cpu", "lr=0.1,10"],
+        *["trainer.max_steps=20", "search.name=small", "hydra.sweeper.report_patience=null"],
+        f"data.cache_dir={shared / 'tokens'}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = tmp_path / "mlruns/searches/small/result.json"
+    assert set(json.loads(path.read_text())["variants"]) == {"baseline", "qk"}
+
+    done = redline("report", "small")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = Path(done.stdout.removeprefix("report: ").strip())
+    assert "baseline" in (tmp_path / page).read_text()
+
+    stored = tmp_path / "stored.json"
+    stored.write_text(path.read_text())
+    done = redline("gate", "stored.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing got worse" in done.stdout
+
+
+def test_a_users_own_configuration(redline: Redline, tmp_path: Path) -> None:
+    mine = tmp_path / "conf/norm/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("# @package norm_strategy\ndefaults: [qk, _self_]\nattn_in: null\n")
+    done = redline("train", "--config-dir", str(tmp_path / "conf"), "norm=mine", "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+    assert "attn_in: null" in done.stdout
