@@ -58,7 +58,7 @@ def search_by_jobs(
         )
         raise
     # Opened anew: a connection to a server may not have lasted as long as the jobs.
-    storage = open_storage(options.storage, options.storage_timeout)
+    storage = open_storage(options.storage, options.storage_timeout, f"{search.prefix}storage")
     results = finished_results(storage, name, search.names)
     if results is None:
         raise UnfinishedSearchError(

@@ -48,6 +48,8 @@ def search(
         name=None if OmegaConf.is_missing(config.search, "name") else config.search.name,
         label="LR" if options.key == "lr" else options.key,
         accelerator=config.trainer.accelerator,
+        prefix="hydra.sweeper.",
+        name_key="search.name",
     )
     if command.dry_run:
         asked.check()

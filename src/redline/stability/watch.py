@@ -2,11 +2,13 @@
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
+from redline.errors import UserError
 from redline.stability.outcome import Outcome, Score
 from redline.stability.rules import EndRule, OnlineRule
 from redline.stability.verdict import Verdict
@@ -52,11 +54,18 @@ class Watch:
         self.page: str | None = None
         self.cancelled = False  # the run's answer is no longer needed
         self._forecast: Verdict | None = None
+        self._latest = 0
         self._curve = curve
         self._file: IO[bytes] | None = None
 
     def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
-        """Judge a step (counted from 0). True where the run is to stop."""
+        """Judge a step (counted from 0). True where the run is to stop. Raises UserError."""
+        if step < self._latest:
+            raise UserError(
+                f"report({step}, …): after step {self._latest}; allowed: steps that grow, counted from 0 "
+                "over the whole run"
+            )
+        self._latest = step
         grad_norm = 0.0 if grad_norm is None else grad_norm
         if self._curve is not None:
             self._keep(self._curve, step, loss, grad_norm)
@@ -74,16 +83,19 @@ class Watch:
 
     def outcome(self, value: float, seed: int, score: Score, max_steps: int | None) -> Outcome:
         """What follows once the run has ended with ``score``."""
+        if self._curve is not None and self._file is None and self.steps_seen == 0:
+            # Nothing was left to train: a run that was stopped after its last step, and resumed.
+            self._judge_again(_records(self._curve))
         verdict = self.final_verdict()
         if verdict is None and score.loss is not None:
             reason = self._broken_at_end(score.loss, score.floor)
-            verdict = None if reason is None else Verdict(reason, self.steps_seen - 1)
+            verdict = None if reason is None else Verdict(reason, self._last_step)
         reported = self.steps_seen or max_steps or 0
         return Outcome(
             value=value,
             seed=seed,
             reason=None if verdict is None else verdict.reason,
-            step=self.steps_seen - 1 if verdict is None else verdict.step,
+            step=self._last_step if verdict is None else verdict.step,
             optimizer_steps=reported if score.steps is None else score.steps,
             val_loss=score.loss,
             initial_loss=self.initial_loss,
@@ -97,7 +109,11 @@ class Watch:
     def final_verdict(self) -> Verdict | None:
         """The rule that the run broke on its way, or by ending as it did; its score is not asked yet."""
         broken = [name for name, rule in self.online.items() if rule.broken_at_end()]
-        return self.verdict or (Verdict(broken[0], self.steps_seen - 1) if broken else None)
+        return self.verdict or (Verdict(broken[0], self._last_step) if broken else None)
+
+    @property
+    def _last_step(self) -> int:
+        return max(0, self.steps_seen - 1)  # 0 where none was reported
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
@@ -137,12 +153,22 @@ class Watch:
 
     def _keep(self, path: Path, step: int, loss: float, grad_norm: float) -> None:
         if self._file is None:
-            before = path.read_bytes() if step > 0 and path.exists() else b""
-            whole = before[: len(before) // _RECORD.size * _RECORD.size]
-            kept = [record for record in _RECORD.iter_unpack(whole) if record[0] < step]
+            kept = list(takewhile(lambda record: record[0] < step, _records(path)))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
-            self._file.write(b"".join(_RECORD.pack(*record) for record in kept))
-            for record in kept if self.steps_seen == 0 else []:
-                self._judge(*record)
+            self._file = path.open("ab", buffering=0)
+            # What follows is trained again. Cut, not written anew: a kill amid that would lose all of it.
+            self._file.truncate(len(kept) * _RECORD.size)
+            if self.steps_seen == 0:
+                self._judge_again(kept)
         self._file.write(_RECORD.pack(step, loss, grad_norm))
+
+    def _judge_again(self, records: Iterable[tuple[int, float, float]]) -> None:
+        for record in records:
+            if self.verdict is None:
+                self._judge(*record)
+
+
+def _records(path: Path) -> Iterator[tuple[int, float, float]]:
+    """The steps in a file, without the last one where a kill left half of it."""
+    content = path.read_bytes() if path.exists() else b""
+    return _RECORD.iter_unpack(content[: len(content) // _RECORD.size * _RECORD.size])
