@@ -292,8 +292,12 @@ def test_two_coordinators_share_the_work_and_find_the_same(
     def both_work() -> bool:
         if len(optuna.get_all_study_names(open_storage(url, patience=60.0))) < len(names):
             return False
-        running = [its for name in names for its in trials(url, name) if its.state == TrialState.RUNNING]
-        return len({its.user_attrs["owner"]["pid"] for its in running if "owner" in its.user_attrs}) == 2
+        owners: dict[Any, Any] = {}  # of the first that runs a point: a later one is a rival that gives way
+        for name in names:
+            for its in trials(url, name):
+                if its.state == TrialState.RUNNING:
+                    owners.setdefault((name, *its.params.values()), its.user_attrs.get("owner"))
+        return len({owner["pid"] for owner in owners.values() if owner}) == 2
 
     opening = open_gate_after(gate, both_work, "trials of both")
     for _ in range(2):

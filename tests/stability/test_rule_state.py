@@ -6,7 +6,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from redline.stability import BlowUp, NonFinite, NoReturn, Verdict, judge_curve
+from judge import judge_curve
+from redline.stability import BlowUp, NonFinite, NoReturn, Verdict
 
 LOSSES = st.lists(
     st.floats(0.5, 12.0) | st.sampled_from([2.0, 9.0]) | st.sampled_from([math.nan, math.inf]),

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from redline.stability import BlowUp, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict, judge_curve
+from judge import judge_curve
+from redline.stability import BlowUp, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict
 
 NAN, INF = math.nan, math.inf
 

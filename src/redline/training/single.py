@@ -37,7 +37,7 @@ def train_once(cfg: DictConfig) -> Outcome:
     )
     outcome = trial.outcome(run(cfg, trial))
     bar.close()
-    if (line := drain(cfg.tracker).line) is not None:
+    if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:

@@ -65,24 +65,23 @@ class Delivery:
 
     def _log(self, kind: str, items: list[Any]) -> None:
         """In halves where they are too many, or where one of them is refused."""
-        if len(items) == 1:
-            what = f"{kind}: {items[0].key} at step {getattr(items[0], 'step', None)}"
-            self._offer(what, self.client.log_batch, **{kind: items})
-        elif items and (len(items) > _AT_MOST[kind] or self._refusal(self.client.log_batch, **{kind: items})):
+        what = (
+            f"{kind}: {items[0].key} at step {getattr(items[0], 'step', None)}" if len(items) == 1 else None
+        )
+        few = len(items) <= _AT_MOST[kind]
+        if items and not (few and self._offer(what, self.client.log_batch, **{kind: items})) and what is None:
             middle = len(items) // 2
             self._log(kind, items[:middle])
             self._log(kind, items[middle:])
 
-    def _offer(self, what: str, call: Callable[..., object], *arguments: Any, **more: Any) -> None:
-        refusal = self._refusal(call, *arguments, **more)
-        if refusal is not None:
-            self.run.refuse(what, refusal)
-
-    def _refusal(self, call: Callable[..., object], *arguments: Any, **more: Any) -> Exception | None:
+    def _offer(self, what: str | None, call: Callable[..., object], *arguments: Any, **more: Any) -> bool:
+        """Whether MLflow takes it. ``what`` is noted where it will never do."""
         try:
             call(self.run_id, *arguments, **more)
         except MlflowException as error:
             if error.error_code not in _REFUSALS:
                 raise
-            return error
-        return None
+            if what is not None:
+                self.run.refuse(what, error)
+            return False
+        return True

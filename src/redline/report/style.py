@@ -1,17 +1,19 @@
 """What all figures share: colours that colour-blind readers can tell apart, and one meaning for each."""
 
+import math
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from redline.report.search import Run
+from redline.report.search import Run, Search, Variant
 
 # Okabe and Ito's, checked for the common kinds of colour blindness.
 STABLE = "#0072B2"
@@ -21,9 +23,9 @@ OTHERS = "#B5B5B5"
 TEXT = "#333333"
 SCALE = "viridis"  # of ordered quantities: layers, norms
 
-MARKERS = {"stable": "o", "diverged": "X"}
-COLOURS = {"stable": STABLE, "diverged": DIVERGED}
 SIZE = 8.5  # points, of text
+_WIDTH, _HEIGHT = 3.2, 2.3  # inches of a variant's panel
+_LEGEND = 0.55  # inches
 
 
 class Frame(NamedTuple):
@@ -66,6 +68,29 @@ def headline(figure: Figure, frame: Frame, text: str) -> None:
     figure.text(*place, plain(text, 100), fontsize=SIZE + 2, fontweight="bold", color=TEXT, va="top")
 
 
+def draw_run(axes: Axes, run: Run, height: float, *, hollow: bool) -> None:
+    """The marker of a finished run, over its value of what was searched."""
+    axes.plot(run.value, height, **_marker(run.verdict, hollow), alpha=0.9, zorder=3)
+
+
+def run_key(verdict: str, label: str, *, hollow: bool = False) -> Line2D:
+    """A run's marker in the legend."""
+    return Line2D([], [], label=label, **_marker(verdict, hollow))
+
+
+def _marker(verdict: str, hollow: bool) -> dict[str, Any]:
+    marker, colour = {"stable": ("o", STABLE), "diverged": ("X", DIVERGED)}[verdict]
+    face = "white" if hollow else colour
+    return {"marker": marker, "color": colour, "mfc": face, "ms": 6.5, "mew": 1.0, "linestyle": "none"}
+
+
+def line_key(
+    label: str, colour: str = TEXT, style: Literal["-", ":", "--"] = "-", width: float = 0.9
+) -> Line2D:
+    """A line in the legend."""
+    return Line2D([], [], color=colour, linestyle=style, linewidth=width, label=label)
+
+
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """Below the panels, at the figure's foot."""
     figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=SIZE - 0.5, frameon=False)
@@ -83,9 +108,9 @@ def plain(text: str, width: int = 44) -> str:
     return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")
 
 
-def describe(run: Run, seeds: int) -> str:
-    """A run in a few words, as in ``LR 0.3, diverged by degraded at step 219``."""
-    name = f"LR {run.lr:g}" + (f", seed {run.seed}" if seeds > 1 else "")
+def describe(run: Run, search: Search) -> str:
+    """A run in a few words, as in ``LR 0.3: diverged by degraded at step 219``."""
+    name = f"{search.label} {run.value:g}" + (f", seed {run.seed}" if search.seeds > 1 else "")
     return f"{name}: {run.verdict}" + (f" by {run.reason} at step {run.step}" if run.reason else "")
 
 
@@ -97,7 +122,54 @@ def quiet(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def lr_axis(axes: Axes, ladder: Sequence[float]) -> None:
+def variant_panels(search: Search, y_label: str) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a variant, over what was searched, on the same axes; each with its edge marked.
+
+    There is room for a legend at its foot.
+    """
+    count = len(search.variants)
+    columns = min(count, 2 if count in (1, 2, 4) else 3)
+    rows = math.ceil(count / columns)
+    width = 1.9 * _WIDTH if count == 1 else _WIDTH * 3 / columns
+    frame = Frame(bottom=0.5 + _LEGEND, beside=0.2, between=0.45)
+    figure, grid = panels(rows, columns, width, _HEIGHT, frame, sharex=True, sharey=True)
+    every = list(grid.flat)
+    for axes, variant in zip(every, search.variants, strict=False):
+        quiet(axes)
+        axes.set_title(plain(_title(variant), 60), fontsize=SIZE + 1, loc="left", y=1.02, color=TEXT)
+        _mark_edge(axes, variant)
+    _ladder_axis(every[0], search.ladder)
+    for index, unused in enumerate(every[count:], start=count):
+        unused.set_axis_off()
+        every[index - columns].xaxis.set_tick_params(labelbottom=True)
+    searched = f"peak {search.searched}" if search.key == "lr" else search.searched
+    for axes in every[max(0, count - columns) : count]:
+        axes.set_xlabel(f"{searched} (log scale)", fontsize=SIZE, color=TEXT)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y_label, fontsize=SIZE, color=TEXT)
+    return figure, every[:count]
+
+
+def _title(variant: Variant) -> str:
+    """The variant's name and its edge in words."""
+    result, stable, diverged = variant.result, variant.max_stable_lr, variant.first_diverged_lr
+    if result is None:
+        ends = ["?" if end is None else f"{end:g}" for end in (stable, diverged)]
+        return f"{variant.name}: edge so far between {ends[0]} and {ends[1]}"
+    if result.censored is not None:
+        return f"{variant.name}: edge {result.censored} the ladder"
+    return f"{variant.name}: edge " + ("left open" if stable is None else f"at {stable:g}")
+
+
+def _mark_edge(axes: Axes, variant: Variant) -> None:
+    """The largest stable value as a line, the interval that holds the edge as a band."""
+    if variant.result is not None and variant.result.max_stable_lr_90 is not None:
+        axes.axvspan(*variant.result.max_stable_lr_90, color=EDGE, alpha=0.12, linewidth=0)
+    if variant.max_stable_lr is not None:
+        axes.axvline(variant.max_stable_lr, color=EDGE, linewidth=1.4)
+
+
+def _ladder_axis(axes: Axes, ladder: Sequence[float]) -> None:
     """A logarithmic axis over the whole ladder, its rungs as small ticks."""
     axes.set_xscale("log")
     low, high = ladder[0], ladder[-1]

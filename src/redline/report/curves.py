@@ -2,20 +2,20 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from redline.report.search import Curve, Curves
+from redline.report.search import UNTRACKED, Curve, Curves, TrackedRun
 from redline.tracked_runs import all_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Metric, Run, RunData
 
 T = TypeVar("T")
 
@@ -44,17 +44,23 @@ class NoCurves:
     def __init__(self, trouble: str) -> None:
         self.trouble: str | None = trouble
 
-    def run_id(self, search: str, run_key: str) -> str | None:
-        return None
+    def find(self, search: str, variant: str, number: int) -> TrackedRun:
+        return UNTRACKED
 
-    def metrics(self, run_id: str) -> frozenset[str]:
-        return frozenset()
 
-    def history(self, run_id: str, metric: str) -> Curve:
-        return Curve.of({})
+class ChainedCurves:
+    """Of a search whose variants have different trackers: those of the first one that has the run."""
 
-    def parameters(self, run_id: str) -> Mapping[str, str]:
-        return {}
+    def __init__(self, links: Sequence[Curves]) -> None:
+        self._links = links
+
+    @property
+    def trouble(self) -> str | None:
+        return next((its.trouble for its in self._links if its.trouble is not None), None)
+
+    def find(self, search: str, variant: str, number: int) -> TrackedRun:
+        found = (its.find(search, variant, number) for its in self._links)
+        return next((run for run in found if run.run_id is not None), UNTRACKED)
 
 
 class MLflowCurves:
@@ -65,33 +71,20 @@ class MLflowCurves:
             os.environ.setdefault(name, value)
         self.trouble: str | None = None
         self._tracking_uri = tracking_uri
-        self._client: MlflowClient | None = None
-        self._run_ids = cache(self._ask_for_run_ids)
-        self._run = cache(self._ask_for_run)
+        self._runs = cache(self._ask_for_runs)
         self._history = cache(self._ask_for_history)
 
-    def run_id(self, search: str, run_key: str) -> str | None:
-        """Of a run that had ended before MLflow had it: found by its tag."""
-        return self._run_ids(search).get(run_key)
+    def find(self, search: str, variant: str, number: int) -> TrackedRun:
+        """By the tags of its trial, in the experiment that is named like the search."""
+        return self._runs(search).get((variant, str(number)), UNTRACKED)
 
-    def metrics(self, run_id: str) -> frozenset[str]:
-        run = self._run(run_id)
-        return frozenset() if run is None else frozenset(run.data.metrics)
-
-    def history(self, run_id: str, metric: str) -> Curve:
-        return self._history(run_id, metric)
-
-    def parameters(self, run_id: str) -> Mapping[str, str]:
-        run = self._run(run_id)
-        return {} if run is None else run.data.params
-
-    def _ask_for_run_ids(self, search: str) -> dict[str, str]:
+    def _ask_for_runs(self, search: str) -> dict[tuple[str | None, str | None], TrackedRun]:
         nothing: list[Run] = []
         runs = self._ask(lambda client: all_runs(client, search), nothing)
-        return {run.data.tags["run_key"]: run.info.run_id for run in runs if "run_key" in run.data.tags}
+        return {trial_of(run): self._tracked(run.info.run_id, run.data) for run in runs}
 
-    def _ask_for_run(self, run_id: str) -> "Run | None":
-        return self._ask(lambda client: client.get_run(run_id), None)
+    def _tracked(self, run_id: str, data: "RunData") -> TrackedRun:
+        return TrackedRun(run_id, frozenset(data.metrics), data.params, partial(self._history, run_id))
 
     def _ask_for_history(self, run_id: str, metric: str) -> Curve:
         points: Sequence[Metric] = self._ask(lambda client: client.get_metric_history(run_id, metric), [])
@@ -105,19 +98,23 @@ class MLflowCurves:
         from mlflow.exceptions import MlflowException  # seconds to import, and not always needed
 
         try:
-            return question(self._opened())
+            return question(self._client)
         except (MlflowException, SQLAlchemyError) as error:
             if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
                 reason = str(error).strip().partition("\n")[0]
                 self.trouble = f"MLflow did not answer ({reason})"
             return otherwise
 
-    def _opened(self) -> "MlflowClient":
-        if self._client is None:
-            from mlflow import MlflowClient
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        from mlflow import MlflowClient
 
-            self._client = MlflowClient(self._tracking_uri)
-        return self._client
+        return MlflowClient(self._tracking_uri)
+
+
+def trial_of(run: "Run") -> tuple[str | None, str | None]:
+    """The variant and the trial's number, by the tags of a run in MLflow."""
+    return run.data.tags.get("variant"), run.data.tags.get("trial")
 
 
 def _unclipped(value: float) -> float:
