@@ -20,9 +20,10 @@ def echo(n: int, send: Any) -> dict[str, Any]:
     return {"doubled": 2 * n, "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
 
-def nap(n: int, send: Any) -> dict[str, Any]:
-    time.sleep(2)
-    return {"doubled": 2 * n}
+def wait_for(path: Path, send: Any) -> str:
+    while not path.exists():
+        time.sleep(0.02)
+    return "it is there"
 
 
 def send_too_much(send: Any) -> None:

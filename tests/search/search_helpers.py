@@ -2,11 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point, reasons
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
+from redline.search.trainable import Facts
 from redline.stability import Degraded, Outcome, SearchRule
 
 DEGRADED = {"degraded": Degraded(tolerance=0.25)}
@@ -119,3 +123,25 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
+
+
+def attributes(ladder: Sequence[float], **changed: Any) -> dict[str, Any]:
+    """Of a study, as `open_studies` gives them."""
+    return {
+        "fingerprint": "asked",
+        "ladder": list(ladder),
+        "seeds": 1,
+        "key": "lr",
+        "label": "LR",
+        "search": "search",
+        "variant": "qk",
+        "is_short": False,
+        "rules": {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}},
+        "facts": Facts(max_steps=10).to_dict(),
+        **changed,
+    }
+
+
+def reopened(study: VariantStudy, url: str) -> VariantStudy:
+    """The same study as another process sees it."""
+    return VariantStudy(open_storage(url, timeout=60.0), study.name, {}, study.first_seed)
