@@ -303,7 +303,7 @@ def test_two_coordinators_share_the_work_and_find_the_same(
     gate, names = tmp_path / "gate", ("baseline", "qk")
 
     def both_work() -> bool:
-        if len(optuna.get_all_study_names(open_storage(url, patience=60.0))) < len(names):
+        if len(optuna.get_all_study_names(open_storage(url, timeout=60.0))) < len(names):
             return False
         owners: dict[Any, Any] = {}  # of the first that runs a point: a later one is a rival that gives way
         for name in names:

@@ -47,7 +47,7 @@ class OwnModule(redline.Trainable):
         )
 
         class Module(L.LightningModule):
-            def __init__(its, width):
+            def __init__(self, width):
                 super().__init__()
                 its.net = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
 
