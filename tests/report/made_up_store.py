@@ -85,7 +85,7 @@ def add_search(
     perplexity: bool = True,
 ) -> None:
     """``perplexity``: it is of a language model."""
-    storage = open_storage(stores.storage, patience=60.0)
+    storage = open_storage(stores.storage, timeout=60.0)
     client = MlflowClient(stores.tracking_uri) if stores.tracking_uri else None
     experiment = None
     if client is not None:
