@@ -119,7 +119,7 @@ def find_edge(
     if max_steps is not None and not (type(max_steps) is int and max_steps >= 1):
         raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")
     rungs = _ladder(values)
-    rules = _rules(divergence or {})
+    rules = divergence_rules(divergence or {})
     function = Function(_unset, Facts(max_steps), dict(settings or {}), tuple(preload))
     variants = [
         Variant(variant, its if isinstance(its, Trainable) else replace(function, train=its), rules)
@@ -193,7 +193,7 @@ def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> O
     return options
 
 
-def _rules(changes: Mapping[str, Any]) -> dict[str, Any]:
+def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The default rules, with these changes. A function has no schedule: what is told of one is 0."""
     default = shipped("divergence/default")
     known = rule_specs(default)

@@ -171,7 +171,6 @@ class VariantStudy:
             self.storage.set_trial_system_attr(claim.trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
             self._describe(claim, outcome.page, in_words(reason, outcome.step))
             self.study.tell(claim.number, 0.0 if reason else outcome.value)
-            self.study.tell(claim.number, 0.0 if reason else outcome.value)
         except UpdateFinishedTrialError:
             return False
         except ValueError:
