@@ -210,7 +210,8 @@ def _child(pipe: Connection, pickled: bytes, gpu: str | None, log: Path | None) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too: our parent decides.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        # AMD's HIP heeds its own before the other.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = gpu
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with Path(os.devnull if log is None else log).open("a") as file:
