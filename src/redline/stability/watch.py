@@ -1,4 +1,4 @@
-"""A run's steps held against the rules, one by one, and the outcome that follows at its end."""
+"""Judges a run's steps by the rules, one by one, and gives the outcome at its end."""
 
 import math
 import struct
@@ -108,7 +108,7 @@ class Watch:
         )
 
     def final_verdict(self) -> Verdict | None:
-        """The rule that the run broke on its way, or by ending as it did; its score is not asked yet."""
+        """The rule that the run broke while training or by how it ended, before its score is judged."""
         broken = [name for name, rule in self.online.items() if rule.broken_at_end()]
         return self.verdict or (Verdict(broken[0], self._last_step) if broken else None)
 
@@ -141,7 +141,7 @@ class Watch:
         broken = (
             name for name, rule in self.at_end.items() if floor is not None and rule.broken_by(loss, floor)
         )
-        # A score that is no number is no result, whichever rules are off.
+        # A score that is not a finite number counts as diverged, even if the rule is off.
         return next(broken, None) or (None if math.isfinite(loss) else "non_finite")
 
     def _judge_all(self, records: list[Record]) -> None:
@@ -156,12 +156,12 @@ class Watch:
             self._judge_all(kept)
         curve.parent.mkdir(parents=True, exist_ok=True)
         file = curve.open("ab", buffering=0)
-        # Cut, not written anew: a kill amid that would lose all of it.
+        # Truncated, not rewritten: a kill during that would lose all of it.
         file.truncate(len(kept) * _RECORD.size)
         return file
 
 
 def _read(curve: Path) -> list[Record]:
-    """The steps in a file, without the last one where a kill left half of it."""
+    """The steps in a file, without a last one that a kill left incomplete."""
     content = curve.read_bytes() if curve.exists() else b""
     return list(_RECORD.iter_unpack(content[: len(content) // _RECORD.size * _RECORD.size]))

@@ -13,7 +13,7 @@ class OnlineRule(ABC):
         """True where this step (counted from 0) shows divergence. Loss in nats, pre-clip gradient norm."""
 
     def broken_at_end(self) -> bool:
-        """True where the run must not end like this."""
+        """True where a run that ends now has diverged."""
         return False
 
 
