@@ -11,12 +11,15 @@ from typing import Any
 import optuna
 import pytest
 from coordinate import Coordinators, coordinate
+from open_all import facts_of_each, open_named
 from optuna.trial import TrialState
 from search_helpers import wait_for
 
 from postgresql_server import PostgreSQL
 from redline.database import first_opening
+from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 pytestmark = pytest.mark.usefixtures("own_environment")
@@ -66,6 +69,35 @@ def test_coordinators_share_the_work_and_find_the_same(
         assert set(states(url, name)) <= {"COMPLETE", "duplicate"}
 
 
+def test_of_those_who_open_a_search_together_the_first_ones_facts_hold_for_all(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    for facts in facts_of_each(postgresql.url(database), tmp_path):
+        assert len(facts) == 1
+
+
+def test_a_server_that_is_gone_while_studies_are_opened_is_waited_for(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    url = postgresql.url(database)
+    storage = open_storage(url, timeout=600.0)
+    said: list[str] = []
+    storage.say = said.append
+    postgresql.stop()
+
+    def come_back() -> None:
+        try:
+            wait_for(lambda: bool(said), "a word about it")
+        finally:
+            postgresql.start()
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    studies = open_named(storage, url, "search", "fp32")
+    thread.join()
+    assert studies["qk"].facts.precision == "fp32"
+
+
 def test_one_opens_a_fresh_database_while_others_wait(postgresql: PostgreSQL, database: str) -> None:
     url, opened = postgresql.url(database), threading.Event()
 
@@ -110,21 +142,32 @@ def test_a_restarted_server_changes_nothing(postgresql: PostgreSQL, tmp_path: Pa
 def test_a_server_that_is_gone_for_a_while_is_waited_for(
     postgresql: PostgreSQL, database: str, tmp_path: Path, coordinators: Coordinators
 ) -> None:
-    url = postgresql.url(database)
+    url, end = postgresql.url(database), tmp_path / "end"
+    fake = {"edge": 9, "until": str(end)}
     search: dict[str, Any] = {
-        "variants": {"baseline": {"edge": 9, "seconds": 4}, "qk": {"edge": 9, "seconds": 4}},
+        "variants": {"baseline": fake, "qk": fake},
         "ladder": LADDER[:1],
         "workers": 1,
         "heartbeat_every": 0.2,
     }
+    said: list[str] = []
 
     def away() -> None:
-        wait_for(lambda: states(url, "baseline") == states(url) == {"RUNNING": 1}, "a trial of each")
-        postgresql.stop()
-        time.sleep(3)
-        postgresql.start()
+        try:
+            wait_for(lambda: states(url, "baseline") == states(url) == {"RUNNING": 1}, "a trial of each")
+            postgresql.stop()
+            try:
+                wait_for(lambda: bool(said), "a word about it")
+            finally:
+                postgresql.start()
+        finally:
+            end.touch()
 
-    def with_another(_: Any) -> None:
+    def with_another(studies: dict[str, VariantStudy]) -> None:
+        storage = studies["qk"].storage
+        assert isinstance(storage, PatientStorage)
+        say = storage.say
+        storage.say = lambda line: (said.append(line), say(line))
         coordinators.start(url=url, directory=str(tmp_path / "other"), **search)
         coordinators.go()
         thread.start()
@@ -166,7 +209,7 @@ def test_ctrl_c_ends_a_search_whose_server_is_gone(
             postgresql.stop()
         time.sleep(3)  # by then it has noticed
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)  # about 2 s where nothing else runs
+        _, err = process.communicate(timeout=120)  # about 2 s where nothing else runs
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
