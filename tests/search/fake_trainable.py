@@ -31,6 +31,7 @@ class Fake(Trainable):
     crashes: Mapping[str, int] = field(default_factory=dict)  # how often a trial crashes first
     refuse: float | None = None  # a value the user should not have asked for
     seconds: float | Mapping[str, float] = 0.0  # that a trial takes
+    until: str | None = None  # a file: a trial takes until it is there
     reports: int | None = None  # made between finding a file ``now`` and leaving ``reported``
     deaf: bool = False  # does not end when it is asked to
     gate: str | None = None  # a folder of tickets: without one a trial does not end
@@ -71,8 +72,8 @@ class Fake(Trainable):
         if self.reports is not None:
             self._report_much(trial, self.reports)
         seconds = self.seconds if isinstance(self.seconds, int | float) else self.seconds.get(value, 0)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or (self.until is not None and not Path(self.until).exists()):
             if trial.cancelled:
                 return Score(None)
             time.sleep(0.02)

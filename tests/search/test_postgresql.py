@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from coordinate import Coordinators, coordinate
+from open_all import facts_of_each, open_named
 from optuna.trial import TrialState
 from search_helpers import wait_for
 
@@ -66,6 +67,35 @@ def test_coordinators_share_the_work_and_find_the_same(
         points = finished_points(url, name)
         assert len(points) == len(set(points)) == results[0][name].trials
         assert set(states(url, name)) <= {"COMPLETE", "duplicate"}
+
+
+def test_of_those_who_open_a_search_together_the_first_ones_facts_hold_for_all(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    for facts in facts_of_each(postgresql.url(database), tmp_path):
+        assert len(facts) == 1
+
+
+def test_a_server_that_is_gone_while_studies_are_opened_is_waited_for(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    url = postgresql.url(database)
+    storage = open_storage(url, timeout=600.0)
+    said: list[str] = []
+    storage.say = said.append
+    postgresql.stop()
+
+    def come_back() -> None:
+        try:
+            wait_for(lambda: bool(said), "a word about it")
+        finally:
+            postgresql.start()
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    studies = open_named(storage, url, "search", "fp32")
+    thread.join()
+    assert studies["qk"].facts.precision == "fp32"
 
 
 def test_one_opens_a_fresh_database_while_others_wait(postgresql: PostgreSQL, database: str) -> None:
@@ -127,6 +157,7 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
         "workers": 1,
         "heartbeat_every": 0.2,
     }
+    said: list[str] = []
 
     def away() -> None:
         try:

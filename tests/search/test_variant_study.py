@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from dashboard_api import served
+from open_all import facts_of_each
 from optuna.trial import TrialState
 from search_helpers import attributes, outcome, reopened
 
@@ -200,6 +201,11 @@ def test_a_study_keeps_what_it_was_begun_with(study: VariantStudy, url: str) -> 
     later = VariantStudy(open_storage(url, timeout=60.0), study.name, other, first_seed=7)
     assert (later.ladder, later.key, later.facts) == (LADDER, "lr", Facts(max_steps=10))
     assert later.study.user_attrs == attributes(LADDER)
+
+
+def test_of_those_who_open_a_search_together_the_first_ones_facts_hold_for_all(tmp_path: Path) -> None:
+    for facts in facts_of_each(f"sqlite:///{tmp_path / 'fresh.db'}", tmp_path):
+        assert len(facts) == 1
 
 
 def test_a_study_that_was_begun_by_half_is_completed(study: VariantStudy, url: str) -> None:

@@ -49,21 +49,21 @@ class OwnModule(redline.Trainable):
         class Module(L.LightningModule):
             def __init__(self, width):
                 super().__init__()
-                its.net = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+                self.net = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
 
             # No annotations here: cloudpickle does not see what a class inside a function names.
-            def training_step(its, batch, index):
+            def training_step(self, batch, index):
                 x, y = batch
-                loss = (its.net(x).squeeze() - y).square().mean()
-                if trial.report(its.global_step, loss.item()):
-                    its.trainer.should_stop = True
+                loss = (self.net(x).squeeze() - y).square().mean()
+                if trial.report(self.global_step, loss.item()):
+                    self.trainer.should_stop = True
                 return loss
 
-            def configure_optimizers(its):
-                return torch.optim.SGD(its.parameters(), lr=trial.value)
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=trial.value)
 
         class KeepThenWait(L.Callback):
-            def on_train_batch_end(its, trainer, module, *rest):
+            def on_train_batch_end(self, trainer, module, *rest):
                 if trainer.global_step == STEPS // 2:
                     trainer.save_checkpoint(trial.directory / CHECKPOINT)
                     gate.pass_or_wait(trial.directory)

@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from redline.database import first_opening
 from redline.errors import UserError
 from redline.search.result import VariantResult
+from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
 from redline.search.variant import Variant
@@ -48,7 +48,7 @@ def choose_name(
 
 
 def open_studies(
-    storage: BaseStorage,
+    storage: PatientStorage,
     url: str,
     name: str,
     variants: Sequence[Variant],
@@ -61,7 +61,7 @@ def open_studies(
     Of several machines that come at once, with facts that they measured, the first one's hold for all.
     """
     studies = {}
-    with first_opening(url):
+    with storage.alone(url):
         for variant in variants:
             rules = build_rules(variant.rules, SearchRule)
             attributes = {
