@@ -40,6 +40,7 @@ class OwnModule(redline.Trainable):
         from torch.utils.data import DataLoader, TensorDataset
 
         torch.set_num_threads(1)
+        width = self.width
         L.seed_everything(trial.seed, verbose=False)
         data = torch.linspace(-3, 3, 16 * STEPS)
         batches = DataLoader(
@@ -47,23 +48,23 @@ class OwnModule(redline.Trainable):
         )
 
         class Module(L.LightningModule):
-            def __init__(its, width):
+            def __init__(self, width):
                 super().__init__()
-                its.net = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+                self.net = nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
 
             # No annotations here: cloudpickle does not see what a class inside a function names.
-            def training_step(its, batch, index):
+            def training_step(self, batch, index):
                 x, y = batch
-                loss = (its.net(x).squeeze() - y).square().mean()
-                if trial.report(its.global_step, loss.item()):
-                    its.trainer.should_stop = True
+                loss = (self.net(x).squeeze() - y).square().mean()
+                if trial.report(self.global_step, loss.item()):
+                    self.trainer.should_stop = True
                 return loss
 
-            def configure_optimizers(its):
-                return torch.optim.SGD(its.parameters(), lr=trial.value)
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=trial.value)
 
         class KeepThenWait(L.Callback):
-            def on_train_batch_end(its, trainer, module, *rest):
+            def on_train_batch_end(self, trainer, module, *rest):
                 if trainer.global_step == STEPS // 2:
                     trainer.save_checkpoint(trial.directory / CHECKPOINT)
                     gate.pass_or_wait(trial.directory)
@@ -78,7 +79,7 @@ class OwnModule(redline.Trainable):
             accelerator="cpu",
             callbacks=[KeepThenWait()],
         )
-        module, checkpoint = Module(self.width), trial.directory / CHECKPOINT
+        module, checkpoint = Module(width), trial.directory / CHECKPOINT
         print(f"resumed: {checkpoint.exists()}")
         trainer.fit(module, batches, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
         gate.ended()
