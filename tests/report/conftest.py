@@ -34,8 +34,6 @@ def fill(stores: Stores) -> None:
     )
     untracked = replace(stores, tracking_uri=None)
     add_search(untracked, "untracked", {"qk": [Fake(0), Fake(1, reason="degraded")]})
-    running = [Fake(0, curves=stable), Fake(3, val_loss=None, reason="blow_up"), Fake(1, state="running")]
-    add_search(stores, "running", {"qk": running, "qkv": []}, ended=False)
     add_search(
         untracked,
         "other",
@@ -52,6 +50,8 @@ def fill(stores: Stores) -> None:
         facts=Facts(),
         perplexity=False,
     )
+    running = [Fake(0, curves=stable), Fake(3, val_loss=None, reason="blow_up"), Fake(1, state="running")]
+    add_search(stores, "running", {"qk": running, "qkv": []}, ended=False)
     add_full_search(stores)
 
 

@@ -37,13 +37,17 @@ Curves = Mapping[str, Mapping[int, float]]  # metric -> step -> value
 
 @dataclass(frozen=True)
 class Fake:
-    """A run. ``late``: a smaller LR says so, after it had finished. ``state``: finished, running or crash."""
+    """A run. ``late``: a smaller LR says so, after it had finished; ``told``: MLflow was told of that.
+
+    ``state``: finished, running or crash.
+    """
 
     rung: int
     seed: int = 0
     val_loss: float | None = 4.0
     reason: str | None = None
     late: bool = False
+    told: bool = True
     state: str = "finished"
     curves: Curves = field(default_factory=dict)
 
@@ -85,7 +89,7 @@ def add_search(
     perplexity: bool = True,
 ) -> None:
     """``perplexity``: it is of a language model."""
-    storage = open_storage(stores.storage, patience=60.0)
+    storage = open_storage(stores.storage, timeout=60.0)
     client = MlflowClient(stores.tracking_uri) if stores.tracking_uri else None
     experiment = None
     if client is not None:
@@ -173,7 +177,6 @@ def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> Claim:
 
 
 def _track(client: MlflowClient, experiment: Any, tags: Mapping[str, str], claim: Claim, fake: Fake) -> None:
-    """As the run itself tags it at its end, when a smaller LR may not have been heard of."""
     its = {"trial": str(claim.number), "seed": str(fake.seed), "lr": f"{LADDER[fake.rung]:g}"}
     run_id = client.create_run(experiment, run_name=tags["variant"], tags={**tags, **its}).info.run_id
     curves = dict(fake.curves)
@@ -182,7 +185,7 @@ def _track(client: MlflowClient, experiment: Any, tags: Mapping[str, str], claim
     points = [Metric(key, value, 0, step) for key, its in curves.items() for step, value in its.items()]
     for start in range(0, len(points), 1000):
         client.log_batch(run_id, metrics=points[start : start + 1000])
-    reason = None if fake.late else fake.reason
+    reason = fake.reason if fake.told else None
     verdict = {"verdict": "diverged" if reason else "stable", "reason": reason or ""}
     client.log_batch(run_id, tags=[RunTag(*tag) for tag in verdict.items()])
     client.set_terminated(run_id)

@@ -80,7 +80,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class EndedSearch:
-    """What an `AtEnd` is told."""
+    """What an `AtEnd` gets."""
 
     name: str
     directory: Path
@@ -89,7 +89,7 @@ class EndedSearch:
 
 
 class AtEnd(ABC):
-    """Something to do once a search has its answer, in a child process; what goes wrong with it is told."""
+    """Something to do once a search has its answer, in a child process; a failure is only printed."""
 
     name: ClassVar[str]  # of the command that does it too, and of its log
     timeout: float | None  # seconds
@@ -125,8 +125,8 @@ def begin(search: Search, pool: Pool) -> Begun:
 def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     """Find every variant's edge, write ``result.json``, print the table.
 
-    What is to be done ``at_end`` comes last: by then the search has its answer. Raises UserError,
-    OutageError, KeyboardInterrupt.
+    The actions ``at_end`` come last, when the search has its answer. Raises UserError, OutageError,
+    KeyboardInterrupt.
     """
     search.check()  # before a process is started
     slots, threads, note = make_slots(search.options.workers, search.accelerator)
@@ -200,7 +200,7 @@ def _search(
 
 
 def _do(action: AtEnd, search: EndedSearch, pool: Pool, display: Display) -> bool:
-    """False after Ctrl-C. Nothing that goes wrong is raised: the search has its answer."""
+    """False after Ctrl-C. Failures are not raised: the search has its answer."""
     log = search.directory / f"{action.name}.log"
     try:
         ended = pool.call(_called, (action, search), log, hear=display.say, timeout=action.timeout)

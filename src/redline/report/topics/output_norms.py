@@ -35,6 +35,7 @@ from redline.report.style import (
 
 SITES = ("qkv", "proj", "fc1", "fc2")
 GROWTH = 2.0  # in Rybakov et al., a diverging run's output norms exceed this many times a converging one's
+_ABOVE = 1e300  # every scale
 Norms = Mapping[str, Mapping[int, Curve]]  # site -> layer -> L2 norm of its output, mean over tokens
 
 _GROWTH_READING = (
@@ -271,8 +272,10 @@ def _draw_heatmap(axes: Axes, layers: Mapping[int, Curve], scale: LogNorm) -> Qu
     steps = np.unique(np.concatenate([curve.steps for curve in layers.values()]))
     image = np.full((max(layers) + 1, steps.size), np.nan)
     for layer, curve in layers.items():
-        # NaN is a step without a reading; a reading that is no finite number lies above the scale.
-        image[layer, np.searchsorted(steps, curve.steps)] = np.where(curve.is_finite, curve.values, np.inf)
+        # NaN is a step without a reading; a reading that is no finite number lies above the scale. Not at
+        # infinity, which matplotlib would not draw.
+        drawn = np.where(curve.is_finite, curve.values, _ABOVE)
+        image[layer, np.searchsorted(steps, curve.steps)] = drawn
     colours = colormaps[SCALE].with_extremes(over=DIVERGED)
     width = np.diff(steps).min() if steps.size > 1 else 1
     edges = np.append(steps, steps[-1] + width)

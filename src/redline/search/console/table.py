@@ -33,7 +33,7 @@ def result_headings(result: SearchResult, reference: str) -> list[str]:
         f"max stable {result.label}",
         "edge (90%)",
         "first diverged",
-        f"ratio to {reference}",
+        *([f"ratio to {reference}"] if reference in result.variants else []),
         "perplexity" if result.in_nats else "final score",
         "rule that broke",
         "trials",
@@ -43,8 +43,7 @@ def result_headings(result: SearchResult, reference: str) -> list[str]:
 
 def result_rows(result: SearchResult, reference: str) -> list[list[str]]:
     """The cells under `result_headings`, a row a variant."""
-    unit = result.variants[reference].max_stable_lr if reference in result.variants else None
-    return [[name, *_cells(its, result, unit)] for name, its in result.variants.items()]
+    return [[name, *_cells(its, result, reference)] for name, its in result.variants.items()]
 
 
 def result_notes(result: SearchResult) -> list[str]:
@@ -52,7 +51,7 @@ def result_notes(result: SearchResult) -> list[str]:
     return [note for name, its in result.variants.items() for note in _notes(name, its, result.label)]
 
 
-def _cells(its: VariantResult, result: SearchResult, unit: float | None) -> list[str]:
+def _cells(its: VariantResult, result: SearchResult, reference: str) -> list[str]:
     edge, ladder, interval = its.max_stable_lr, result.ladder, its.max_stable_lr_90
     rule, step = its.first_diverged_reason, its.first_diverged_step
     if its.censored == "above":
@@ -66,12 +65,16 @@ def _cells(its: VariantResult, result: SearchResult, unit: float | None) -> list
         shown,
         "–" if interval is None else f"{interval[0]:.2g}–{interval[1]:.2g}",
         diverged,
-        "–" if edge is None or unit is None else f"{edge / unit:.2f}",
+        *([_ratio(edge, result.variants[reference].max_stable_lr)] if reference in result.variants else []),
         _number(its.val_perplexity, ".2f") if result.in_nats else _number(its.val_loss, ".4g"),
         "–" if rule is None else rule if step is None else f"{rule} at {step}",
         str(its.trials),
         f"{its.optimizer_steps / its.grid_steps:.0%}" if its.grid_steps else "–",
     ]
+
+
+def _ratio(edge: float | None, unit: float | None) -> str:
+    return "–" if edge is None or unit is None else f"{edge / unit:.2f}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -12,7 +12,7 @@ from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
 from redline.search.store.patient_storage import PatientStorage
 
-# Optuna warns of an answer that failed to come, in many lines; the search says so in one.
+# Optuna warns of a missing answer in many lines; the search does in one.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _ALLOWED = "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"

@@ -1,4 +1,4 @@
-"""Gives a run's records to MLflow. Giving one twice leaves what giving it once does."""
+"""Gives a run's records to MLflow. Giving one twice has the same effect as once."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ from redline.training.outbox.folder import Record, RunFolder
 
 # What MLflow takes in one call.
 _AT_MOST = {"metrics": 1000, "params": 100, "tags": 100}
-# What MLflow says of something that it will never take. All else may pass.
+# MLflow's codes for what it will never take. Other errors may be temporary.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -28,7 +28,7 @@ class Delivery:
             getattr(self, f"give_{kind}")(list(group))
 
     def give_start(self, records: Sequence[Record]) -> None:
-        # Of a run that is resumed, MLflow believes that it has ended.
+        # For MLflow, a run that is resumed had ended.
         self._offer("start", self.client.update_run, "RUNNING")
 
     def give_end(self, records: Sequence[Record]) -> None:

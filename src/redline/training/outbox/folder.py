@@ -79,7 +79,7 @@ class Outbox:
         """Forget a run that is sent, unless it has been opened again meanwhile."""
         with self.lock("opening"):
             if not run.is_open and not run.read(run.sent().offset)[0]:
-                # Renamed first: of a folder that is half deleted, everything would be sent again.
+                # Renamed first: a half-deleted folder would be sent again.
                 shutil.rmtree(run.path.rename(self.folder / f".sent-{uuid.uuid4().hex}"), ignore_errors=True)
 
     def note_trouble(self, trouble: str) -> None:

@@ -17,9 +17,9 @@ from filelock import Timeout
 
 from redline.training.outbox.folder import Outbox
 
-_NICENESS = 10  # training comes first; what is late is sent after it
+_NICENESS = 10  # training has priority
 _POLL = 0.1  # seconds
-_started: list[subprocess.Popen[bytes]] = []  # Python warns of one that is forgotten while it runs
+_started: list[subprocess.Popen[bytes]] = []  # Python warns if a running one is garbage-collected
 
 
 def start_sender(outbox: Outbox) -> subprocess.Popen[bytes] | None:
@@ -71,7 +71,7 @@ def drain(tracker: Mapping[str, Any], seconds: float | None = None) -> str | Non
 
 
 def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
-    """At a search's end: `drain`, and have MLflow know that none of the search's runs runs any more.
+    """At a search's end: `drain`, and mark the search's runs in MLflow as ended.
 
     Gives a line for the user: where the curves are shown, or what is wrong. Imports MLflow.
     """
@@ -83,7 +83,7 @@ def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
 
     try:
         found = Sender(outbox).end_forgotten(experiment)
-    # Drivers, proxies and servers raise what they like.
+    # Drivers, proxies and servers raise many kinds of errors.
     except Exception as error:  # noqa: BLE001
         return f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})"
     ui = tracker["mlflow"]["ui"]
@@ -100,7 +100,7 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     while True:
         try:
-            with outbox.lock("sender").acquire(timeout=1.0):  # who looks at it has it for microseconds
+            with outbox.lock("sender").acquire(timeout=1.0):  # `has_sender` holds it for microseconds
                 from redline.training.outbox.sender import Sender  # MLflow takes seconds to import
 
                 Sender(outbox).run()

@@ -40,7 +40,7 @@ class Sender:
             try:
                 while self.step():
                     pass
-            # Drivers, proxies and servers raise what they like; all of it may pass.
+            # Drivers, proxies and servers raise many kinds of errors; any may be temporary.
             except Exception as error:  # noqa: BLE001
                 self.outbox.note_trouble(in_one_line(error))
                 wait = _RETRY
@@ -56,7 +56,7 @@ class Sender:
         return any([self._send(run) for run in self.outbox.runs()])
 
     def end_forgotten(self, experiment: str) -> str | None:
-        """Mark as KILLED what claims to run and is not written here: its machine is gone.
+        """Mark as KILLED the runs that MLflow shows as running and no process here writes.
 
         Gives the experiment's id, None where there is none. Raises where the store does not answer.
         """
@@ -91,7 +91,7 @@ class Sender:
         return True
 
     def _forget(self, run: RunFolder, sent: Sent) -> None:
-        """All is sent, and nobody writes any more."""
+        """All is sent, and no process writes any more."""
         if sent.run_id is not None:
             if not sent.ended:  # its process was killed
                 end = {"kind": "end", "status": "KILLED", "time": None}

@@ -12,7 +12,7 @@ from redline.training.outbox.folder import without_password
 
 def open_store(tracking_uri: str) -> MlflowClient:
     """A client of the store, whose tables are there. Raises whatever the driver does where it is not."""
-    # One answer in time, or an attempt of ours later: MLflow's own retries would take minutes.
+    # We retry ourselves: MLflow's own retries would take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     if not _is_server(tracking_uri):
@@ -36,11 +36,11 @@ def open_experiment(client: MlflowClient, name: str, artifact_location: str) -> 
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return found.experiment_id  # somebody else was quicker
+        return found.experiment_id  # another process created it
 
 
 def in_one_line(error: BaseException) -> str:
-    """What was the matter at first, without a password: clients wrap it in pages."""
+    """The first error's message, without a password: clients wrap it in long ones."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     words = without_password(" ".join(str(error).split())) or type(error).__name__

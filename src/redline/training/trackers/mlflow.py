@@ -38,7 +38,7 @@ class MLFlowOutboxLogger(Logger):
         self._outbox = Outbox(**outbox)
         try:
             self._writer = self._outbox.open(run.key)
-        except Timeout:  # somebody resumes from the same checkpoint at the same time
+        except Timeout:  # another process resumes from the same checkpoint
             self._writer = self._outbox.open(new_run_key())
         self.run_key = self._writer.key
         self._page: str | None = None
@@ -94,7 +94,7 @@ class MLFlowOutboxLogger(Logger):
         start_sender(self._outbox)
 
     def _check_sender(self) -> None:
-        """Start one for one that was killed; warn, once, of a store that takes nothing."""
+        """Start another if it was killed; warn, once, of a store that takes nothing."""
         now = time.monotonic()
         if now - self._checked < _CHECK_EVERY:
             return
