@@ -113,8 +113,8 @@ def find_edge(
     KeyboardInterrupt.
     """
     home = Path(home)
-    named = _named(train, name)
     _check_text(name=name, label=label, key=key)
+    named = _named(train, name)
     told = _options({"key": key, "seeds": seeds, **options}, home, list(named))
     if max_steps is not None and not (type(max_steps) is int and max_steps >= 1):
         raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def closure(above):
         for step in range(200):
             if trial.report(step, 5 + (trial.value - above) * rises * step / 100):
                 break
-        return trial.value - above
+        return 4.0
     return train
 
 result = redline.find_edge(
@@ -154,7 +155,7 @@ def no_edge(trial: redline.Trial) -> float:
         ({"train": {}}, ["train={}", "a function"]),
         ({"train": Function}, ["train=", "a function"]),
         ({"train": {"a/b": no_edge}}, ["a/b", "without /"]),
-        ({"train": (lambda file: lambda trial: file)(open(__file__))}, ["train=mine", "pickle", "inside"]),  # noqa: SIM115
+        ({"train": (lambda lock: lambda trial: lock)(threading.Lock())}, ["train=mine", "pickle", "inside"]),
         ({"storage": "nonsense"}, ["storage=nonsense", "sqlite:///PATH"]),
     ],
     ids=lambda given: ",".join(given) if isinstance(given, dict) else "",
@@ -307,11 +308,11 @@ def test_patience_counts_steps_however_seldom_they_are_reported(
 
 
 def rises_by(rise: float) -> Callable[[redline.Trial], float]:
-    """Down to 3 within 100 steps, then up at once, for good."""
+    """Down to 3 within 100 steps, then up at step 200, for good."""
 
     def train(trial: redline.Trial) -> float:
         for step in range(400):
-            if trial.report(step, 9 - 6 * step / 100 if step <= 100 else 3 + rise):
+            if trial.report(step, max(9 - 6 * step / 100, 3) + rise * (step >= 200)):
                 break
         return 3 + rise
 

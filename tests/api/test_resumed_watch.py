@@ -54,7 +54,7 @@ def test_a_resumed_run_is_judged_as_if_it_had_never_been_stopped(
             until = min(until, len(losses))
             for index in range(start, until):
                 assert watch.report(index * every, losses[index], 1.0) == stops[index]
-            if curve.exists():
+            if start < until:  # half a record, by a kill while it was written
                 with curve.open("ab") as file:
                     file.write(b"\x01" * torn)
             start = max(0, max(start, until) - back)

@@ -40,6 +40,7 @@ class OwnModule(redline.Trainable):
         from torch.utils.data import DataLoader, TensorDataset
 
         torch.set_num_threads(1)
+        width = self.width
         L.seed_everything(trial.seed, verbose=False)
         data = torch.linspace(-3, 3, 16 * STEPS)
         batches = DataLoader(
@@ -78,7 +79,7 @@ class OwnModule(redline.Trainable):
             accelerator="cpu",
             callbacks=[KeepThenWait()],
         )
-        module, checkpoint = Module(self.width), trial.directory / CHECKPOINT
+        module, checkpoint = Module(width), trial.directory / CHECKPOINT
         print(f"resumed: {checkpoint.exists()}")
         trainer.fit(module, batches, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
         gate.ended()
