@@ -81,7 +81,6 @@ def test_a_server_that_is_gone_while_studies_are_opened_is_waited_for(
 ) -> None:
     url = postgresql.url(database)
     storage = open_storage(url, timeout=600.0)
-    said: list[str] = []
     storage.say = said.append
     postgresql.stop()
 

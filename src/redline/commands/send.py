@@ -13,7 +13,8 @@ register()
 
 
 def send() -> None:
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # leaves no folder of its own
+    # Leaves no folder of its own, and asks nothing of the settings of a run.
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks"]
     _send()
 
 
