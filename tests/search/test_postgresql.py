@@ -80,7 +80,7 @@ def test_a_server_that_is_gone_while_studies_are_opened_is_waited_for(
     postgresql: PostgreSQL, database: str, tmp_path: Path
 ) -> None:
     url = postgresql.url(database)
-    storage = open_storage(url, timeout=600.0)
+    storage, said = open_storage(url, timeout=600.0), list[str]()
     storage.say = said.append
     postgresql.stop()
 
@@ -156,7 +156,6 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
         "workers": 1,
         "heartbeat_every": 0.2,
     }
-    said: list[str] = []
 
     def away() -> None:
         try:
