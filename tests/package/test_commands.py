@@ -14,7 +14,7 @@ HEAVY = {"torch", "lightning", "mlflow"}
 def redline(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, *python, "-m", "redline", *words]
     return subprocess.run(
-        command, cwd=cwd, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=120
+        command, cwd=cwd, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=600
     )
 
 

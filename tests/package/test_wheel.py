@@ -21,7 +21,7 @@ def redline(installed: Path, clean_environment: dict[str, str], tmp_path: Path) 
             env=clean_environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
     return run

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,9 +243,7 @@ def test_without_a_sign_of_a_gpu_nobody_is_asked(machine: Machine, monkeypatch: 
 
     for name in ("_torch_build", "_ask_torch", "_nvidia_gpus"):
         monkeypatch.setattr(devices, name, refuse)
-    began = time.monotonic()
     assert visible_devices("auto") == ([], None)
-    assert time.monotonic() - began < 0.1
 
 
 def test_torch_answers_from_a_child() -> None:

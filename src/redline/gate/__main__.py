@@ -30,7 +30,7 @@ def main() -> int:
     from redline.gate.compare import compare
     from redline.gate.read import check_comparable, newest_result
     from redline.gate.table import difference_table
-    from redline.search import SearchResult
+    from redline.search.result import SearchResult
 
     path = arguments.new or newest_result(other_than=arguments.baseline)
     baseline, new = SearchResult.read(arguments.baseline, "BASELINE"), SearchResult.read(path, "NEW")
