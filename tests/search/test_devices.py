@@ -14,6 +14,7 @@ import pytest
 from redline.errors import UserError
 from redline.search.workers import devices
 from redline.search.workers.devices import make_slots, visible_devices
+from redline.search.workers.pool import Pool, Slot
 
 SRC = Path(__file__).parents[2] / "src"
 A, B, C = "GPU-aa11", "GPU-ab22", "GPU-cc33"
@@ -263,6 +264,14 @@ print(devices._ask_torch(), 'torch' in sys.modules)"""
     assert count.isdecimal()
     assert imported == "False"
     assert {"cuda", "hip", "__version__"} <= set(devices._torch_build())
+
+
+def test_a_task_sees_its_device_alone_on_rocm_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HIP heeds HIP_VISIBLE_DEVICES before CUDA_VISIBLE_DEVICES."""
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+    ended = Pool([Slot(0, "3")]).call(lambda send: [os.environ[name] for name in names], ())
+    assert ended.result == ["3", "3"]
 
 
 def test_slots_share_the_devices_out(machine: Machine) -> None:

@@ -1,10 +1,10 @@
 """What got worse between two results of the same question, variant by variant. Pure numbers.
 
-**LR.** An edge is known as an interval: `max_stable_lr_90`; from the ladder's top up for a variant that is
-censored above; from 0 to the ladder's foot for one censored below. The new edge is worse when its interval
-lies wholly below the baseline's: while the two overlap, one edge may lie in both, and a rung up or down is
-what another seed does too (`bench/gate_noise.py` shows how often). A variant that had an answer and now has
-none (no stable rung, or runs left open) is worse: the gate passes only what it has seen.
+**LR.** An edge is known as an interval: `max_stable_lr_90`; from the top rung up for a variant that is
+censored above; from 0 to the lowest rung for one censored below. The new edge is worse when its interval
+lies wholly below the baseline's: while the two overlap, one edge may lie in both, and another seed
+moves an edge by a rung too (`bench/gate_noise.py` shows how often). A variant that had an answer and now has
+none (no stable rung, or runs left open) is worse too.
 
 **Loss**, in nats, since perplexity is its exponential and the noise is even in nats. At the same max stable
 LR the seeds' losses there are compared: by the interval of Student's t for the mean difference where both
@@ -27,7 +27,7 @@ from redline.search.result import SearchResult, VariantResult
 
 @dataclass(frozen=True)
 class Change:
-    """A number that was and is now, None where there is none, and what follows.
+    """A number before and now (None: there is none), and whether it got worse.
 
     ``interval``: of the new edge (LR), or of the loss difference (nats).
     """
@@ -89,7 +89,7 @@ def edge_interval(its: VariantResult, ladder: Sequence[float]) -> tuple[float, f
         return ladder[-1], math.inf
     if its.censored == "below":
         return 0.0, ladder[0]
-    # Before there were intervals, a result had but its bracket.
+    # Old results have no interval; their bracket is used.
     low, high = its.max_stable_lr, its.first_diverged_lr
     return its.max_stable_lr_90 or (None if low is None or high is None else (low, high))
 
@@ -147,7 +147,7 @@ def _by(worse: bool, tolerance: float) -> str:
 
 
 def _losses(its: VariantResult) -> Mapping[str, float]:
-    """Seed -> nats at the edge. Older results have but their mean, which counts as one seed."""
+    """Seed -> nats at the edge. Older results have only their mean, which counts as one seed."""
     mean = {} if its.val_loss is None else {"mean": its.val_loss}
     return its.val_losses or mean
 

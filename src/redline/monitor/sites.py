@@ -19,7 +19,7 @@ Place = tuple[str, int]  # a site and its layer
 
 
 def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """The sites as a list. Raises UserError for an unknown one; whoever builds the tap says of which key."""
+    """The sites as a list. Raises UserError for an unknown one; the caller adds the key."""
     if not sites:
         raise UserError(f"sites=[]: allowed: some of {', '.join(allowed)}")
     for site in sites:
@@ -58,7 +58,7 @@ def outputs(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[Place, n
 def on_activations(
     tap: Tap, model: Transformer, sites: Sequence[str], see: Callable[[Place, Tensor], None]
 ) -> None:
-    """While the tap is active, call ``see`` with the place and what passes there, (B,T,C)."""
+    """While the tap is active, call ``see`` with the place and its tensor, (B,T,C)."""
     for layer, block in enumerate(model.blocks):
         for site in sites:
             _hook(tap, block, (site, layer), see)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class EarlyWarning(Callback):
-    """Calls ``warn`` with the run's forecast, once; a run that is gone on with is not warned of again."""
+    """Calls ``warn`` with the run's forecast, once; a resumed run is not warned of again."""
 
     def __init__(
         self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Forecast], None]
