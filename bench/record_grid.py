@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from _harness import ROOT
 from redline.config import register
+from redline.search import Facts, Trial
 from redline.search.workers.pool import Ended, Pool, Slot
+from redline.search.workers.tasks import run_trial
+from redline.stability import rule_specs
+from redline.training.trainable import Training
 
 TABLE = ROOT / "bench" / "grid_tiny.csv"
 FIELDS = ["norm", "max_steps", "seed", "lr", "reason", "step", "optimizer_steps", "val_loss", "seconds"]
@@ -41,7 +46,8 @@ def missing(arguments: argparse.Namespace, ladder: list[float]) -> list[dict[str
     ]
 
 
-def payload(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+def arguments_of(run: dict[str, Any], folder: Path) -> tuple[Training, Trial, dict[str, Any]]:
+    """As `run_trial` takes them."""
     cfg = compose(
         "train",
         [
@@ -49,13 +55,14 @@ def payload(run: dict[str, Any], folder: Path) -> dict[str, Any]:
             f"lr={run['lr']}",
             f"seed={run['seed']}",
             f"trainer.max_steps={run['max_steps']}",
-            "trainer.threads=1",
-            "trainer.keep_checkpoint=false",
             "tracker=none",
         ],
     )
     place = folder / "-".join(str(value) for value in run.values())
-    return {"cfg": cfg, "directory": str(place), "tags": {"norm": run["norm"]}, "experiment": "grid"}
+    rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)
+    facts = Facts(cfg.trainer.max_steps, precision=cfg.trainer.precision.value)
+    trial = Trial(run["lr"], run["seed"], place, facts, threads=1, search="grid", tags={"norm": run["norm"]})
+    return Training(cfg), trial, rule_specs(rules)
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -76,7 +83,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     register()
-    pool = Pool([Slot(index, None) for index in range(arguments.workers)], ["redline.training.jobs"])
+    pool = Pool([Slot(index, None) for index in range(arguments.workers)], Training.preload)
     folder = ROOT / "mlruns" / "grid"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         todo = missing(arguments, list(compose("train").search.ladder))
@@ -86,7 +93,7 @@ def main() -> None:
                 if slot.free and todo:
                     run = todo.pop(0)
                     running[slot.index] = (run, time.monotonic())
-                    pool.start(slot, "redline.training.jobs:trial", payload(run, folder), folder / "log.txt")
+                    pool.start(slot, run_trial, arguments_of(run, folder), folder / "log.txt")
             for slot, message in pool.poll(1.0):
                 if not isinstance(message, Ended):
                     continue
@@ -95,7 +102,7 @@ def main() -> None:
                     raise SystemExit(
                         f"{run}: {message.crash or message.user_error}; see {folder / 'log.txt'}"
                     )
-                row = {**message.result, **run, "seconds": round(time.monotonic() - started, 1)}
+                row = {**message.result.to_dict(), **run, "seconds": round(time.monotonic() - started, 1)}
                 append(arguments.table, row)
                 print(f"{len(todo)} to go:", *(row[key] for key in FIELDS), flush=True)
 

@@ -10,7 +10,7 @@ from command_helpers import Ask, Finished, Started, result, train, trials
 
 SMALL = [
     *["-m", "experiment=smoke", "norm=qk", "trainer.max_steps=3", "trainer.accelerator=cpu"],
-    "hydra.sweeper.report_patience=null",
+    "hydra.sweeper.report_timeout=null",
 ]
 
 

@@ -60,7 +60,7 @@ def test_one_run(folder: Path, smoke: list[str]) -> None:
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
     overrides = ["experiment=smoke", "norm=qk", "lr=0.1", "trainer.max_steps=12", tokens, *CHEAP]
     shown = run("01_one_run.ipynb", folder, overrides=overrides)
-    assert "Outcome(lr=0.1, seed=0" in shown
+    assert "Outcome(value=0.1, seed=0" in shown
     assert "image/png" in shown
 
 
@@ -75,7 +75,7 @@ def test_the_edge_of_a_search(finished: Finished) -> None:
 def test_a_variant_of_ones_own(folder: Path, smoke: list[str]) -> None:
     pytest.importorskip("redline.report", reason="this version has no report")
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
-    search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_patience=null"]
+    search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_timeout=null"]
     overrides = ["experiment=smoke", *search, tokens, *CHEAP]
     shown = run("03_your_own_variant.ipynb", folder, overrides=overrides)
     assert "largest stable learning rate" in shown
