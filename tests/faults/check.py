@@ -15,7 +15,7 @@ from subject import Subject
 from redline.search.store.storage import open_storage
 
 _ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason")
-_OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
+_OUTCOME = ("reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
 
 
 def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
@@ -55,7 +55,7 @@ def _compared(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple
 
 def trials(url: str) -> dict[str, list[FrozenTrial]]:
     """Of every study in a storage."""
-    storage = open_storage(url, patience=60.0)
+    storage = open_storage(url, timeout=60.0)
     studies = optuna.get_all_study_names(storage)
     return {name: optuna.load_study(study_name=name, storage=storage).trials for name in studies}
 
@@ -64,7 +64,7 @@ def wrong_trials(found: dict[str, list[FrozenTrial]], expected: dict[str, list[F
     """Points finished twice, trials that never ended, and outcomes that a fault has changed."""
     wrong = []
     for study, its in found.items():
-        twins = {_point(trial): trial for trial in expected.get(study, []) if trial.state.name == "COMPLETE"}
+        others = {_point(trial): trial for trial in expected.get(study, []) if trial.state.name == "COMPLETE"}
         finished = set()
         for trial in its:
             where = f"{study}: trial {trial.number} at {_point(trial)}"
@@ -75,12 +75,12 @@ def wrong_trials(found: dict[str, list[FrozenTrial]], expected: dict[str, list[F
             if _point(trial) in finished:
                 wrong.append(f"{where} is a second finished one")
             finished.add(_point(trial))
-            if _point(trial) in twins:
-                outcome, twin = trial.user_attrs["outcome"], twins[_point(trial)].user_attrs["outcome"]
+            if _point(trial) in others:
+                outcome, other = trial.user_attrs["outcome"], others[_point(trial)].user_attrs["outcome"]
                 wrong += [
-                    f"{where}: {key} is {outcome[key]!r}, not {twin[key]!r}"
+                    f"{where}: {key} is {outcome[key]!r}, not {other[key]!r}"
                     for key in _OUTCOME
-                    if repr(outcome[key]) != repr(twin[key])  # NaN is like NaN
+                    if repr(outcome[key]) != repr(other[key])  # NaN is like NaN
                 ]
     return wrong
 
