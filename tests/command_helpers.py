@@ -46,7 +46,7 @@ class Finished:
 Ask = Callable[..., Answer]
 
 
-def train(*arguments: str, cwd: Path, timeout: float = 240) -> Answer:
+def train(*arguments: str, cwd: Path, timeout: float = 1200) -> Answer:
     done = subprocess.run(
         [sys.executable, TRAIN, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout
     )
@@ -80,7 +80,7 @@ class Started:
         for line in pipe:
             self.said.append(line)
 
-    def until(self, words: str, seconds: float = 180) -> None:
+    def until(self, words: str, seconds: float = 600) -> None:
         """Wait for a line of its output."""
         deadline = time.monotonic() + seconds
         while not any(words in line for line in self.said):
@@ -98,7 +98,7 @@ class Started:
         """kill -9 of the one process that the user started."""
         self.process.send_signal(signal.SIGKILL)
 
-    def end(self, seconds: float = 60) -> Answer:
+    def end(self, seconds: float = 600) -> Answer:
         self.process.wait(seconds)
         assert self.process.stderr is not None
         stderr = self.process.stderr.read()

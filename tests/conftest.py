@@ -52,7 +52,8 @@ def smoke(shared: Path) -> list[str]:
         "trainer.accelerator=cpu",
         "trainer.precision=fp32",
         "hydra.sweeper.workers=2",
-        "hydra.sweeper.report_patience=null",
+        "hydra.sweeper.report_timeout=null",
+        "tracker.mlflow.send_timeout=600",
         f"data.cache_dir={shared / 'tokens'}",
     ]
 
@@ -64,7 +65,7 @@ def finished(shared: Path, smoke: list[str]) -> Finished:
     with FileLock(shared / "finished.lock"):
         if not answer.exists():
             cwd.mkdir()
-            done = train(*smoke, "hydra.sweeper.report_patience=300", cwd=cwd)
+            done = train(*smoke, "hydra.sweeper.report_timeout=1200", cwd=cwd)
             answer.write_text(json.dumps(vars(done)))
     return Finished(cwd, Answer(**json.loads(answer.read_text())))
 

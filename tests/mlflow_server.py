@@ -12,10 +12,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
+from ports import free_port
 
 
 @dataclass
@@ -44,11 +41,11 @@ class Server:
                 },
             )
 
-    def wait(self, seconds: float = 120) -> None:
+    def wait(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=60):
                     return
             except (urllib.error.URLError, OSError):
                 assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
@@ -65,16 +62,17 @@ class Server:
 class Network:
     """A way to the server that may be slow, cut, or lose answers.
 
-    ``delay``: seconds for which every answer is held back. ``cut``: nobody is let in. ``lose``: the answer to
-    the next request of this path is thrown away once the server has given it, and the connection with it.
+    ``held``: every answer is held back until it is False; ``answers`` counts those that were not. ``cut``:
+    nobody is let in. ``lose``: the answer to the next request of this path is thrown away once the server has
+    given it, and the connection with it.
     """
 
     def __init__(self, to: int) -> None:
         """``to``: the server's port."""
         self.to = to
-        self.delay, self.cut, self.lose = 0.0, False, ""
+        self.held, self.cut, self.lose = False, False, ""
         self._losing = False
-        self.requests = 0
+        self.requests = self.answers = 0
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -107,7 +105,9 @@ class Network:
         with contextlib.suppress(OSError):
             while not self.cut and (piece := source.recv(1 << 16)):
                 if answers:
-                    time.sleep(self.delay)
+                    while self.held:
+                        time.sleep(0.01)
+                    self.answers += 1
                     if self._losing:
                         self._losing = False
                         break

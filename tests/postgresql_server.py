@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
+
+from ports import free_port
 
 USER = "redline"
 PASSWORD = "s3cret/@:"  # what a URL must escape
@@ -56,7 +57,7 @@ class PostgreSQL:
         )
         with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write("host all all all scram-sha-256\n")
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         settings = {
             "listen_addresses": self.listen,
             "port": str(self.port),
@@ -106,7 +107,15 @@ class PostgreSQL:
 
     def _control(self, action: str, *options: str) -> None:
         log = self.folder / "server.log"
-        self._run("pg_ctl", action, "--wait", f"--pgdata={self.folder / 'data'}", f"--log={log}", *options)
+        self._run(
+            "pg_ctl",
+            action,
+            "--wait",
+            "--timeout=600",
+            f"--pgdata={self.folder / 'data'}",
+            f"--log={log}",
+            *options,
+        )
 
     def _run(self, program: str, *options: str) -> None:
         as_whom = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")
@@ -123,9 +132,3 @@ class PostgreSQL:
             )
             said.seek(0)
             assert done.returncode == 0, f"{program}: {said.read()}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -21,7 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 _WINDOW = (1600, 1000)  # pixels
-_PATIENCE = 30.0  # seconds
+_PATIENCE = 300.0  # seconds
 
 # A page that draws itself anew takes away, hides or covers an element between the look for it and the click.
 _DRAWING = (

@@ -13,7 +13,6 @@ _CURVES = """
     return paths.filter(path => path.getAttribute("d").includes("L")).length;
 """
 _PICTURES = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
-_LOADED = "return performance.getEntriesByType('navigation')[0].loadEventEnd"  # milliseconds
 
 
 def show_charts(browser: Browser, page: str, metrics: str) -> None:
@@ -59,11 +58,10 @@ def show_trial(browser: Browser, address: str, study: int, number: int) -> None:
     browser.shows(f"Trial {number} (", "Note")
 
 
-def show_report(browser: Browser, path: Path) -> float:
-    """The report, opened as a file; gives how many seconds that took, pictures included."""
+def show_report(browser: Browser, path: Path) -> None:
+    """The report, opened as a file."""
     browser.open(path.as_uri())
     browser.until("its pictures", lambda: browser.run(_PICTURES))
-    return browser.until("its end", lambda: browser.run(_LOADED)) / 1000
 
 
 def _close_assistant(browser: Browser) -> None:

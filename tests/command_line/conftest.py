@@ -30,5 +30,5 @@ def ask() -> Iterator[Ask]:
 
     yield one
     server.stdin.close()
-    server.wait(30)
+    server.wait(300)
     server.stdout.close()

@@ -3,9 +3,8 @@
 import subprocess
 import sys
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 
-from command_helpers import TRAIN, Ask, train
+from command_helpers import TRAIN, Ask
 
 HEAVY = {"torch", "lightning", "mlflow", "pandas", "tokenizers", "datasets", "optuna", "sqlalchemy"}
 
@@ -28,16 +27,9 @@ def imported(*arguments: str, cwd: Path) -> tuple[set[str], str]:
 def test_help_names_the_variants_and_imports_nothing_heavy(tmp_path: Path) -> None:
     modules, out = imported("--help", cwd=tmp_path)
     assert not modules & HEAVY
+    assert len(modules) < 250  # 136 where this was written; each costs time, which is not measured here
     for words in ("norm: baseline", "qk_cap", "experiment: demo, smoke", "lr: 0.03"):
         assert words in out
-
-
-def test_help_costs_about_a_second(tmp_path: Path) -> None:
-    """Of processor time, which other tests beside this one hardly change; torch alone takes more."""
-    before = getrusage(RUSAGE_CHILDREN)
-    assert train("--help", cwd=tmp_path).status == 0
-    after = getrusage(RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 def test_the_composed_configuration_is_shown_without_torch(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def _point(trial: FrozenTrial) -> tuple[float, int]:
     return trial.params["lr"], trial.params["seed"]
 
 
-def _until(true: Callable[[], bool], seconds: float = 60) -> None:
+def _until(true: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not true() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -8,7 +8,7 @@ from random import Random
 from kinds import FAULTS
 from subject import Subject
 
-_PATIENCE = 600.0  # seconds that an undisturbed search has to end
+_PATIENCE = 600.0  # seconds that an undisturbed search has to end, and that a fault has to find something
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,29 @@ class Struck:
 
 
 def disturb(
-    subject: Subject, faults: deque[str], draw: Random, pause: tuple[float, float], most: int
+    subject: Subject,
+    faults: deque[str],
+    draw: Random,
+    pause: tuple[float, float],
+    most: int,
+    gated: bool = False,
 ) -> tuple[list[Struck], list[str]]:
     """Run the search, striking it with at most ``most`` of ``faults``, which are taken from there.
 
     ``pause``: the least and the most seconds between two. A fault that finds nothing to strike goes to the
-    end of the queue; a search that has its answer is struck no more. Gives what struck, and what was wrong
-    with how the processes ended.
+    end of the queue; a search that has its answer is struck no more. One that is ``gated`` has none before
+    all have struck: one trial may end for each, and every other fault waits for that. Gives what struck, and
+    what was wrong with how the processes ended.
     """
     struck: list[Struck] = []
     began = time.monotonic()
+    deadline = began + _PATIENCE
     subject.start()
-    while faults and len(struck) < most:
+    while faults and len(struck) < most and time.monotonic() < deadline:
+        if gated:
+            subject.gate.let(len(struck) + 1)
+            if draw.random() < 0.5:
+                _until_held(subject, deadline)
         time.sleep(draw.uniform(*pause))
         if subject.answered:
             break
@@ -44,8 +55,15 @@ def disturb(
             faults.append(fault)
         else:
             struck.append(Struck(fault, at, what))
+            deadline = time.monotonic() + _PATIENCE
         if not subject.alive() and not subject.answered:
             subject.start()
+    subject.gate.open()
     unfinished = subject.finish(_PATIENCE)
     complaints = [coordinator.complaint() for coordinator in subject.started if not coordinator.alive]
     return struck, [problem for problem in (unfinished, *complaints) if problem]
+
+
+def _until_held(subject: Subject, deadline: float) -> None:
+    while not subject.gate.holds and subject.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)

@@ -66,7 +66,7 @@ def _searches(folder: Path, stack: ExitStack) -> list[Search]:
     except NotPermitted as reason:
         small = False
         print(f"no disk is filled up: {reason}")
-    sqlite = Search("sqlite", quick(), 12, _QUICK_PAUSE, megabytes=8 if small else None)
+    sqlite = Search("sqlite", quick(), 12, _QUICK_PAUSE, gated=True, megabytes=8 if small else None)
     command = Search(
         "command",
         real(),
@@ -83,7 +83,7 @@ def _searches(folder: Path, stack: ExitStack) -> list[Search]:
     server.create()
     stack.callback(server.remove)
     server.start()
-    return [sqlite, Search("postgresql", quick(), 12, _QUICK_PAUSE, server=server), command]
+    return [sqlite, Search("postgresql", quick(), 12, _QUICK_PAUSE, gated=True, server=server), command]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""A search whose trials answer at once, as a command that can be killed and given again."""
+"""A search whose trials answer once a gate lets them, as a command that can be killed and given again."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from redline.command_line import user_errors
 from redline.search import SearchResult
 
 LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-# Edges by a rule while training, by rule 5 of the search, and none; each seed has a loss of its own.
+# Edges by a rule while training, by the search's rule, and none; each seed has a loss of its own.
 _VARIANTS = {
     "diverges": {"edge": 0.8},
     "degrades": {"edge": 9, "losses": {"1.6": 4.6, "3.2": 5.2}},
@@ -22,14 +23,15 @@ def main() -> None:
     """For `python -c`, with the word `hydra.sweeper.storage=URL`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    print("begun", flush=True)
     folder = Path("mlruns/searches/faults")
+    fake = {"seconds": 0.05, "spread": 0.001, "gate": os.environ["REDLINE_FAULTS_GATE"]}
     with user_errors():
+        print("begun", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         done = coordinate(
             sys.argv[1].removeprefix("hydra.sweeper.storage="),
             str(folder.absolute()),
-            {name: {**fake, "seconds": 0.3, "spread": 0.001} for name, fake in _VARIANTS.items()},
+            {name: {**fake, **its} for name, its in _VARIANTS.items()},
             ladder=LADDER,
             seeds=3,
             retries=100_000,

@@ -25,10 +25,10 @@ class Search:
     command: Sequence[str]
     most: int  # faults that one search is struck by
     pause: tuple[float, float]  # the least and the most seconds between two
+    gated: bool = False  # its trials wait at a gate: it cannot end before the last fault
     checkpoints: bool = False  # its trials write some
     megabytes: int | None = None  # of a disk of its own, where it has one
     server: PostgreSQL | None = None  # in place of an SQLite storage
-
     only: str | None = None  # the one kind of fault that strikes it
 
     def faults(self) -> list[str]:
@@ -38,6 +38,7 @@ class Search:
         possible = {
             "disk_full": self.megabytes is not None,
             "checkpoint_damaged": self.checkpoints,
+            "sender_killed": self.checkpoints,  # they are tracked too
             "storage_restarted": self.server is not None,
             "storage_locked": self.server is None,
             "interrupted_while_storage_is_locked": self.server is None,
@@ -52,7 +53,7 @@ class Rounds:
     folder: Path
     seed: int
     _undisturbed: dict[str, Subject] = field(default_factory=dict)
-    _queues: dict[str, deque[str]] = field(default_factory=dict)
+    _queues: dict[tuple[str, str | None], deque[str]] = field(default_factory=dict)
 
     def play(self, number: int, search: Search, most: int | None = None) -> tuple[list[Struck], list[str]]:
         """What struck the search, and what was wrong with it."""
@@ -64,12 +65,12 @@ class Rounds:
             self._undisturbed[search.name] = subject
         draw = Random(f"{self.seed}-{number}")
         most = min(search.most, most or search.most)
-        queue = self._queues.setdefault(search.name, deque())
+        queue = self._queues.setdefault((search.name, search.only), deque())
         if len(queue) < most:  # what the last round left over comes first: every kind gets its turn
             faults = search.faults()
             queue.extend(draw.sample(faults, len(faults)))
         with self._subject(f"{number}-{search.name}", search, search.megabytes) as subject:
-            struck, wrong = disturb(subject, queue, draw, search.pause, most)
+            struck, wrong = disturb(subject, queue, draw, search.pause, most, search.gated)
             subject.history.write_text("".join(f"{its}\n" for its in struck))
             wrong += problems(subject, self._undisturbed[search.name])
             if wrong and subject.disk is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from processes import MARK, Process, marked
 
+from gate import Gate
 from postgresql_server import PostgreSQL
 
 HERE = Path(__file__).parent
@@ -70,6 +71,10 @@ class Subject:
     disk: Path | None = None  # a small file system of its own, which holds the folder
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[Coordinator] = field(default_factory=list)
+    gate: Gate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.notes / "gate")
 
     @property
     def directory(self) -> Path:
@@ -108,6 +113,7 @@ class Subject:
                     **os.environ,
                     MARK: self.mark,
                     "REDLINE_FAULTS_CLOCK": str(self.clock),
+                    "REDLINE_FAULTS_GATE": str(self.gate.folder),
                     "PYTHONPATH": os.pathsep.join(str(path) for path in _PATH),
                 },
             )
@@ -156,7 +162,7 @@ def _hear_ctrl_c() -> None:
 
 
 def quick() -> list[str]:
-    """A search with real coordinators and storage; its trials answer at once."""
+    """A search with real coordinators and storage; its trials answer as soon as its gate lets them."""
     return [sys.executable, "-c", "import quick_search; quick_search.main()"]
 
 

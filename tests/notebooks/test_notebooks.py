@@ -27,7 +27,12 @@ def run(name: str, folder: Path, **parameters: object) -> str:
     lines = ["from pathlib import Path", f"folder = Path({str(folder)!r})"]
     lines += [f"{key} = {value!r}" for key, value in parameters.items()]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": ROOT / "notebooks"}})
+    client = NotebookClient(
+        notebook,
+        timeout=1200,
+        startup_timeout=600,
+        resources={"metadata": {"path": ROOT / "notebooks"}},
+    )
     client.execute(env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     return "\n".join(text for cell in notebook.cells for text in _shown(cell))
 
@@ -70,7 +75,7 @@ def test_the_edge_of_a_search(finished: Finished) -> None:
 def test_a_variant_of_ones_own(folder: Path, smoke: list[str]) -> None:
     pytest.importorskip("redline.report", reason="this version has no report")
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
-    search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_patience=null"]
+    search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_timeout=null"]
     overrides = ["experiment=smoke", *search, tokens, *CHEAP]
     shown = run("03_your_own_variant.ipynb", folder, overrides=overrides)
     assert "largest stable learning rate" in shown

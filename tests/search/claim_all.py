@@ -1,6 +1,7 @@
 """`python claim_all.py URL BARRIER PROCESSES`: one of several processes that want every point."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from redline.search.store.study import VariantStudy
 
 def main(url: str, barrier: str, processes: int) -> None:
     # All imports are done: open the storage at the same moment as the others.
-    mine = Path(barrier) / f"{time.monotonic_ns()}"
+    mine = Path(barrier) / str(os.getpid())
     mine.touch()
     while len(list(Path(barrier).iterdir())) < processes:
         time.sleep(0.001)

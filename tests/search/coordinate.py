@@ -118,7 +118,7 @@ class Coordinators:
             process.stdin.write("go\n")
             process.stdin.flush()
 
-    def results(self, seconds: float = 120) -> list[dict[str, VariantResult]]:
+    def results(self, seconds: float = 600) -> list[dict[str, VariantResult]]:
         """What each of them found."""
         ended = [(process, *process.communicate(timeout=seconds)) for process in self.processes]
         for process, _, err in ended:

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Fake(Trainable):
     until: str | None = None  # a file: a trial takes until it is there
     reports: int | None = None  # made between finding a file ``now`` and leaving ``reported``
     deaf: bool = False  # does not end when it is asked to
+    gate: str | None = None  # a folder of tickets: without one a trial does not end
     steps: int = 10
     precision: str = "fp32"
     wrong: str | None = None  # what check says
@@ -75,6 +77,8 @@ class Fake(Trainable):
             if trial.cancelled:
                 return Score(None)
             time.sleep(0.02)
+        if self.gate is not None and not _took_a_ticket(Path(self.gate), trial):
+            return Score(None)
         if tries < self.crashes.get(value, 0):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.refuse == trial.value:
@@ -101,3 +105,16 @@ class Fake(Trainable):
         (Path(self.place) / f"{what}-{calls}").touch()
         if calls < self.dies_in.get(what, 0):
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _took_a_ticket(gate: Path, trial: Trial) -> bool:
+    """Wait for one; False where the trial is to end without."""
+    while not trial.cancelled:
+        if (gate / "open").exists():
+            return True
+        for ticket in gate.glob("ticket-*"):
+            with suppress(FileNotFoundError):  # another trial was faster
+                ticket.unlink()
+                return True
+        time.sleep(0.02)
+    return False

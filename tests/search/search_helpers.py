@@ -1,9 +1,11 @@
 """Outcomes made by hand, and a search without processes: workers that finish in any order."""
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from redline.search.policy.state import Question, search_state
@@ -118,11 +120,27 @@ def simulate(
             done.outcomes[point] = found
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    """``seconds`` only turn a hang into a failure."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.05)
+
+
+def open_gate_after(gate: Path, condition: Callable[[], object], what: str) -> threading.Thread:
+    """A gate that holds the trials of a `Fake` until then."""
+    gate.mkdir()
+
+    def watch() -> None:
+        try:
+            wait_for(lambda: bool(condition()), what)
+        finally:
+            (gate / "open").touch()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
 
 
 def attributes(ladder: Sequence[float], **changed: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
-from search_helpers import DEGRADED, outcome, reopened, wait_for
+from search_helpers import DEGRADED, open_gate_after, outcome, reopened, wait_for
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
@@ -22,6 +21,7 @@ from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.record import judged
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
+from redline.search.workers.pool import Pool, Slot
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
 pytestmark = pytest.mark.usefixtures("own_environment")
@@ -113,22 +113,33 @@ def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str,
 
 
 def test_ctrl_c_waits_once_for_all_trials_that_do_not_end(
-    url: str, tmp_path: Path, coordinators: Coordinators
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"variant {number}" for number in range(8)]
-    process = coordinators.start(
-        url=url,
-        directory=str(tmp_path),
-        variants={name: {"edge": 0.8, "seconds": 60, "deaf": True} for name in names},
-        ladder=LADDER,
-        workers=len(names),
-    )
-    coordinators.go()
-    wait_for(lambda: len(list(tmp_path.glob("trials/*/*/try-0-*"))) == len(names), "every trial")
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert time.monotonic() - began < 12  # two seconds for each would be 16
+    names = ["qk", "qkv", "qk_cap", "baseline"]
+    stop, waits = Pool.stop, []
+
+    def noted_stop(pool: Pool, slot: Slot, grace_period: float) -> None:
+        waits.append(grace_period)
+        stop(pool, slot, grace_period)
+
+    def interrupt() -> None:
+        try:
+            wait_for(lambda: len(list(tmp_path.glob("trials/*/*/try-0-*"))) == len(names), "four trials")
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Pool, "stop", noted_stop)
+    with pytest.raises(KeyboardInterrupt):
+        coordinate(
+            url,
+            str(tmp_path),
+            {name: {"edge": 0.8, "seconds": 3600, "deaf": True} for name in names},
+            ladder=LADDER,
+            workers=len(names),
+            meanwhile=lambda studies: threading.Thread(target=interrupt).start(),
+        )
+    assert len(waits) == len(names)
+    assert sum(waits) < 3  # seconds: two for all, and not for each
     assert [states(url, name) for name in names] == [{"interrupted": 1}] * len(names)
 
 
@@ -137,7 +148,7 @@ def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(url:
         coordinate(
             url,
             str(tmp_path),
-            {"qk": {"edge": 9, "refuse": 0.1}, "qkv": {"edge": 9, "seconds": 30}},
+            {"qk": {"edge": 9, "refuse": 0.1}, "qkv": {"edge": 9, "seconds": 3600}},
             ladder=LADDER,
         )
     assert states(url) == {"interrupted": 1}
@@ -183,23 +194,31 @@ def test_a_trial_whose_coordinator_died_before_it_had_told_all_of_its_outcome_is
 
 def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: str, tmp_path: Path) -> None:
     """Another machine thought us dead; our own trial's next sign of life must not be the end of us."""
+    gate = tmp_path / "gate"
 
     def take_away(studies: dict[str, VariantStudy]) -> None:
-        def take() -> None:
-            other = reopened(studies["qk"], url)
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
+        other = reopened(studies["qk"], url)
+        heartbeat, taken, given_since = studies["qk"].heartbeat, [], []
+
+        def give_and_tell(*args: Any) -> None:
+            before = list(taken)
+            heartbeat(*args)
+            given_since.extend(before)
+
+        def look() -> bool:
+            if not taken:
                 for trial in other.state().running.values():
                     other.fail(trial.number, "lost")
-                    return
-                time.sleep(0.05)
+                    taken.append(trial.number)
+            return bool(given_since)
 
-        threading.Thread(target=take).start()
+        studies["qk"].heartbeat = give_and_tell  # type: ignore[method-assign]
+        open_gate_after(gate, look, "a heartbeat of a trial that was taken away")
 
     done = coordinate(
         url,
         str(tmp_path),
-        {"qk": {"edge": 0.2, "seconds": 1}},
+        {"qk": {"edge": 0.2, "gate": str(gate)}},
         ladder=LADDER[:2],
         workers=1,
         heartbeat_every=0.1,
@@ -210,11 +229,23 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
 
 
 def test_a_run_that_can_no_longer_change_the_verdict_is_cancelled(url: str, tmp_path: Path) -> None:
-    slow = {"edge": 0.2, "seconds": {"0.1": 1, "0.2": 1, "0.4": 1, "0.8": 1, "1.6": 300}}
-    done = coordinate(url, str(tmp_path), {"qk": slow}, ladder=LADDER)
+    """A spare one of the first two, without end; the others wait until it has been heard of."""
+    gate = tmp_path / "gate"
+    slow = {"edge": 0.2, "seconds": {"0.8": 3600}, "gate": str(gate)}
+
+    def heard_of() -> bool:
+        return any(t.params["lr"] == 0.8 and "page" in t.user_attrs for t in trials(url))
+
+    done = coordinate(
+        url,
+        str(tmp_path),
+        {"qk": slow},
+        ladder=LADDER,
+        meanwhile=lambda studies: open_gate_after(gate, heard_of, "the one without end"),
+    )
     assert (done.results["qk"].max_stable_lr, done.results["qk"].first_diverged_lr) == (0.1, 0.2)
-    assert 1.6 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
-    assert "qk lr=1.6: cancelled" in done.said
+    assert 0.8 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
+    assert "qk lr=0.8: cancelled" in done.said
     # It had taken its first step, which is part of the cost.
     assert done.results["qk"].optimizer_steps > 10 * done.results["qk"].trials
 
@@ -259,7 +290,6 @@ def test_trials_train_on_while_the_storage_does_not_answer(url: str, tmp_path: P
         {"qk": {"edge": 0.2, "reports": 5000}},
         ladder=LADDER[:2],
         workers=1,
-        storage_timeout=60.0,
         meanwhile=go_away,
     )
     assert done.results["qk"].max_stable_lr == 0.1
@@ -270,17 +300,32 @@ def test_trials_train_on_while_the_storage_does_not_answer(url: str, tmp_path: P
 def test_two_coordinators_share_the_work_and_find_the_same(
     url: str, tmp_path: Path, coordinators: Coordinators
 ) -> None:
+    gate, names = tmp_path / "gate", ("baseline", "qk")
+
+    def both_work() -> bool:
+        if len(optuna.get_all_study_names(open_storage(url, timeout=60.0))) < len(names):
+            return False
+        owners: dict[Any, Any] = {}  # of the first that runs a point: a later one is a rival that gives way
+        for name in names:
+            for its in trials(url, name):
+                if its.state == TrialState.RUNNING:
+                    owners.setdefault((name, *its.params.values()), its.user_attrs.get("owner"))
+        return len({owner["pid"] for owner in owners.values() if owner}) == 2
+
+    opening = open_gate_after(gate, both_work, "trials of both")
     for _ in range(2):
+        fake = {"seconds": 0.2, "gate": str(gate)}
         coordinators.start(
             url=url,
             directory=str(tmp_path),
-            variants={"baseline": {"edge": 0.2, "seconds": 0.8}, "qk": {"edge": 1.6, "seconds": 0.8}},
+            variants={"baseline": {"edge": 0.2, **fake}, "qk": {"edge": 1.6, **fake}},
             ladder=LADDER,
             seeds=2,
             workers=2,
         )
     coordinators.go()
     results = coordinators.results()
+    opening.join()
     assert results[0] == results[1]
     assert {name: its.max_stable_lr for name, its in results[0].items()} == {"baseline": 0.1, "qk": 0.8}
     workers: set[int] = set()

@@ -9,10 +9,11 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from search_helpers import wait_for
 
 from redline.search.workers.cluster_job import run_command
 
-# Writes down every SIGTERM, and takes a while to end after the first.
+# Writes down every SIGTERM, and ends when it may after the first.
 ENDS_SLOWLY = """
 import signal, sys, time
 from pathlib import Path
@@ -23,9 +24,9 @@ def hear(*_):
 
 signal.signal(signal.SIGTERM, hear)
 Path("ready").touch()
-while not Path("heard").exists():
+deadline = time.monotonic() + 300
+while not (Path("heard").exists() and Path("go").exists()) and time.monotonic() < deadline:
     time.sleep(0.01)
-time.sleep(1)
 Path("ended").touch()
 sys.exit(1)
 """
@@ -46,14 +47,15 @@ def handlers() -> Iterator[None]:
 
 
 def signal_once_ready(folder: Path, *numbers: int) -> None:
-    """Send signals to this process, a moment apart, once the command listens."""
+    """Send signals to this process once the command listens; it may end when all are sent."""
 
     def send() -> None:
-        while not (folder / "ready").exists():
-            time.sleep(0.01)
+        wait_for((folder / "ready").exists, "the command")
         for number in numbers:
             os.kill(os.getpid(), number)
-            time.sleep(0.1)
+            wait_for((folder / "heard").exists, "the first to be heard")
+            time.sleep(0.1)  # a moment apart, in which a second could be passed on
+        (folder / "go").touch()
 
     threading.Thread(target=send, daemon=True).start()
 

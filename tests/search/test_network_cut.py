@@ -9,7 +9,7 @@ import pytest
 from coordinate import Coordinators
 from network import Network
 from optuna.trial import TrialState
-from search_helpers import wait_for
+from search_helpers import open_gate_after, wait_for
 from test_postgresql import finished_points, some_study_has, states
 
 from postgresql_server import PostgreSQL
@@ -36,10 +36,10 @@ def server(network: Network, postgresql_programs: Path) -> Iterator[PostgreSQL]:
 def test_another_machine_takes_over_and_nothing_counts_twice(
     network: Network, server: PostgreSQL, tmp_path: Path, coordinators: Coordinators
 ) -> None:
-    name = server.new_database()
+    name, gate = server.new_database(), tmp_path / "gate"
     seen = server.local_url(name)
     search: dict[str, Any] = {
-        "variants": {"qk": {"edge": 0.4, "seconds": 2}},
+        "variants": {"qk": {"edge": 0.4, "gate": str(gate)}},
         "ladder": [0.1, 0.2, 0.4],
         "workers": 1,
         "heartbeat_every": 0.2,
@@ -53,8 +53,10 @@ def test_another_machine_takes_over_and_nothing_counts_twice(
     coordinators.go(coordinators.processes[:1])
     wait_for(lambda: some_study_has(seen, TrialState.RUNNING), "a trial")
     network.cut(1)
+    opening = open_gate_after(gate, lambda: states(seen)["lost"], "a takeover")
     coordinators.go(coordinators.processes[1:])
-    wait_for(lambda: states(seen)["lost"] >= 1, "a takeover")
+    opening.join()
+    assert states(seen)["lost"] >= 1
     wait_for(lambda: len(finished_points(seen)) > 0, "its end")
     network.mend(1)
     first, second = coordinators.results()

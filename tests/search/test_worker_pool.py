@@ -13,8 +13,7 @@ from typing import Any
 import fake_tasks
 import pytest
 
-from redline.errors import UserError
-from redline.search.workers.pool import Ended, Pool, Slot, make_slots, visible_gpus
+from redline.search.workers.pool import Ended, Pool, Slot
 
 HERE = Path(__file__).parent
 SRC = HERE.parents[1] / "src"
@@ -31,7 +30,7 @@ def pool(own_environment: None) -> Iterator[Pool]:
 def messages(pool: Pool, slot: Slot) -> list[Any]:
     """Everything a slot says until its task has ended."""
     heard: list[Any] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not heard or not isinstance(heard[-1], Ended):
         assert time.monotonic() < deadline
         heard += [message for its, message in pool.poll(1.0) if its is slot]
@@ -52,7 +51,7 @@ def until_read(path: Path) -> str:
     return path.read_text()
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> bool:
+def until(true: Callable[[], bool], seconds: float = 300) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():
@@ -111,9 +110,16 @@ def test_one_crash_takes_no_other_task_along(pool: Pool, tmp_path: Path) -> None
     assert ends[1].result is not None
 
 
-@pytest.mark.parametrize(("task", "grace_period"), [("sleep", 60.0), ("sleep_deaf", 0.2)])
+@pytest.mark.parametrize(
+    ("task", "grace_period", "by_force"), [("sleep", 300.0, False), ("sleep_deaf", 0.2, True)]
+)
 def test_stopping_ends_a_task_by_force_if_need_be(
-    pool: Pool, tmp_path: Path, task: str, grace_period: float
+    pool: Pool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    grace_period: float,
+    by_force: bool,
 ) -> None:
     slot = pool.slots[0]
     pool.start(slot, getattr(fake_tasks, task), (), tmp_path / "log")
@@ -121,9 +127,10 @@ def test_stopping_ends_a_task_by_force_if_need_be(
     while not heard:
         heard = pool.poll(1.0)
     pid = heard[0][1]["pid"]
-    began = time.monotonic()
+    kill, killed = slot.process.kill, []
+    monkeypatch.setattr(slot.process, "kill", lambda: killed.append(kill()))
     pool.stop(slot, grace_period)
-    assert time.monotonic() - began < 50
+    assert bool(killed) == by_force
     assert not alive(pid)
     assert slot.free
 
@@ -195,7 +202,7 @@ def test_a_task_killed_amid_a_message_has_crashed(pool: Pool, tmp_path: Path) ->
     slot = pool.slots[0]
     pool.start(slot, fake_tasks.send_too_much, (), tmp_path / "log")
     pid = int(until_read(tmp_path / "log"))
-    time.sleep(0.1)  # for the pipe to be full; less, and the message has not begun, which must do as well
+    assert until(lambda: slot.pipe is not None and slot.pipe.poll()), "the message has not begun"
     os.kill(pid, signal.SIGKILL)
     assert messages(pool, slot) == [Ended(crash="killed by signal SIGKILL")]
 
@@ -267,28 +274,6 @@ def test_a_task_whose_folder_cannot_be_made_has_crashed(pool: Pool, tmp_path: Pa
     (tmp_path / "file").touch()
     pool.start(pool.slots[0], fake_tasks.echo, (1,), tmp_path / "file" / "log")
     assert messages(pool, pool.slots[0]) == [Ended(crash="exit status 1")]
-
-
-def test_slots_are_one_a_core_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for workers, count, threads in ((None, 8, 1), (2, 2, 4), (3, 3, 2), (20, 20, 1)):
-        slots, its_threads = make_slots(workers, "auto")
-        assert (len(slots), its_threads) == (count, threads)
-        assert {slot.gpu for slot in slots} == {None}
-
-
-def test_slots_share_the_visible_gpus_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,GPU-abc,-1")
-    assert visible_gpus() == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(None, "auto")[0]] == ["0", "GPU-abc"]
-    assert [slot.gpu for slot in make_slots(3, "gpu")[0]] == ["0", "GPU-abc", "0"]
-    assert {slot.gpu for slot in make_slots(2, "cpu")[0]} == {None}
-
-
-def test_no_workers_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
-        make_slots(0, "auto")
 
 
 def test_a_task_may_be_a_function_that_nobody_can_import(pool: Pool) -> None:

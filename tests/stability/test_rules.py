@@ -1,10 +1,12 @@
 """Each rule on curves written out here. Losses in nats; without smoothing, so that steps can be counted."""
 
+import json
 import math
 
 import pytest
 
-from redline.stability import BlowUp, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict, judge_curve
+from judge import judge_curve
+from redline.stability import BlowUp, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict
 
 NAN, INF = math.nan, math.inf
 
@@ -119,8 +121,8 @@ def test_a_model_that_is_not_below_the_unigram_entropy_learned_nothing(val_loss,
 
 def outcome(val_loss, lr=0.1):
     return Outcome(
-        lr=lr, seed=0, diverged=val_loss is None, reason=None, step=9, optimizer_steps=10, val_loss=val_loss,
-        val_perplexity=None, initial_loss=6.0, train_loss=4.0,
+        lr, seed=0, reason=None if val_loss is not None else "blow_up", step=9, optimizer_steps=10,
+        val_loss=val_loss, initial_loss=6.0, train_loss=4.0, numbers={"perplexity": 55.0},
     )  # fmt: skip
 
 
@@ -144,4 +146,4 @@ def test_a_run_is_degraded_when_a_smaller_lr_did_better_by_more_than_the_toleran
 
 
 def test_an_outcome_survives_as_plain_values():
-    assert Outcome(**outcome(4.0).to_dict()) == outcome(4.0)
+    assert Outcome.from_dict(json.loads(json.dumps(outcome(4.0).to_dict()))) == outcome(4.0)

@@ -61,5 +61,5 @@ def test_every_choice_is_a_run_that_could_start(composed, tmp_path, monkeypatch,
     assert build_monitor(cfg).every == cfg.monitor.every
     instantiate(cfg.data.source, _convert_="all")
     if group == "tracker":
-        run = TrackedRun(key="key", experiment="runs", name="any", tags={}, in_search=True)
+        run = TrackedRun(key="key", experiment="runs", name="any", tags={})
         assert len(build_trackers(cfg.tracker, run).loggers) == (choice != "none")

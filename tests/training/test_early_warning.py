@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from training_helpers import Stopped, train
+from training_helpers import Stopped, train, trial_of
 
 from redline.errors import UserError
 from redline.monitor import Monitor
@@ -99,7 +99,8 @@ def test_off_subscribes_nobody(run_cfg, tmp_path, monkeypatch):
 
 def test_the_progress_tells_of_a_warning(run_cfg, tmp_path):
     seen = []
-    run(run_cfg(*HUGE), tmp_path, tags={"norm": "any"}, report=seen.append)
+    cfg = run_cfg(*HUGE)
+    run(cfg, trial_of(cfg, tmp_path, seen.append))
     step = state(tmp_path)["EarlyWarning"]["forecast"]["step"]
     told = {its.step - 1: its.forecast_step for its in seen}
     assert told[0] is None
@@ -122,12 +123,13 @@ def test_a_mistake_is_found_before_training(run_cfg, tmp_path, override, said):
 @pytest.mark.parametrize("mode", ["warn", "end"])
 def test_the_tracker_is_told_by_tags(run_cfg, mode):
     told, verdicts = [], []
-    watch = SimpleNamespace(warn=lambda forecast, end: verdicts.append((forecast.step, end)))
-    [warning] = early_warning(run_cfg(f"divergence.forecast={mode}"), Monitor({}, 1), watch, told.append)
+    watch = SimpleNamespace(warn=lambda step, reason: verdicts.append((step, reason)))
+    trial = SimpleNamespace(watch=watch)
+    [warning] = early_warning(run_cfg(f"divergence.forecast={mode}"), Monitor({}, 1), trial, told.append)
     for step in range(0, 30, 10):
         warning.read(step, {"attention/max_logit": 2000.0 * step})
     assert told == [{"forecast_step": 10, "forecast_reason": "max_logit 2e+04, allowed 1.62e+03"}]
-    assert verdicts == [(10, mode == "end")]
+    assert verdicts == [(10, "forecast" if mode == "end" else None)]
 
 
 def test_readings_are_the_largest_over_layers_of_what_enters_the_residual_stream():

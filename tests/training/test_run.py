@@ -6,8 +6,9 @@ import pytest
 import torch
 from training_helpers import Stopped, hand_written, train
 
+from judge import judge_curve
 from redline.errors import UserError
-from redline.stability import BlowUp, NonFinite, NoReturn, judge_curve
+from redline.stability import BlowUp, NonFinite, NoReturn
 from redline.training.checkpoints import CHECKPOINT
 from redline.training.module import LanguageModel
 
@@ -18,9 +19,9 @@ def test_a_run_is_the_hand_written_loop(run_cfg, tmp_path):
     reference = hand_written(cfg)
     assert list(losses.values()) == pytest.approx(reference["loss"], rel=1e-5)
     assert outcome.val_loss == pytest.approx(reference["val_loss"], rel=1e-5)
-    assert outcome.val_perplexity == pytest.approx(math.exp(reference["val_loss"]), rel=1e-4)
+    assert outcome.numbers["perplexity"] == pytest.approx(math.exp(reference["val_loss"]), rel=1e-4)
     assert (outcome.initial_loss, outcome.train_loss) == (losses[0], losses[11])
-    assert (outcome.lr, outcome.seed, outcome.run_id) == (cfg.lr, cfg.seed, None)
+    assert (outcome.value, outcome.seed, outcome.page) == (cfg.lr, cfg.seed, None)
     assert (outcome.step, outcome.optimizer_steps) == (11, 12)
     weights = torch.load(tmp_path / CHECKPOINT, weights_only=False)["state_dict"]
     for name, value in reference["model"].state_dict().items():
@@ -50,7 +51,7 @@ def test_a_blow_up_ends_the_run_at_once(run_cfg, tmp_path):
     assert list(losses) == list(range(verdict.step + 1))
     assert verdict.step < 10
     assert outcome.optimizer_steps == verdict.step + 2  # one step late
-    assert (outcome.val_loss, outcome.val_perplexity) == (None, None)
+    assert (outcome.val_loss, outcome.numbers) == (None, {})
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_at_once(run_cfg, tmp_path):

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from redline.data import open_corpus, train_batch, val_batches
-from redline.stability import Outcome
+from redline.search import Facts, Trial
+from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.build import build_module
 from redline.training.run import run
-from redline.training.watch import Progress
 
 ROOT = Path(__file__).parents[2]
 SITES = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -19,6 +19,15 @@ SITES = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc
 
 class Stopped(Exception):  # noqa: N818
     """What ends a run from outside."""
+
+
+def trial_of(
+    cfg: DictConfig, directory: Path, tell: Callable[[Progress], Any] = lambda progress: None, **kwargs: Any
+) -> Trial:
+    """The trial that a single run of ``cfg`` is."""
+    watch = Watch(build_rules(OmegaConf.to_container(cfg.divergence, resolve=True), object), tell)
+    kwargs = {"tags": {"norm": "any"}, **kwargs}
+    return Trial(cfg.lr, cfg.seed, directory, Facts(cfg.trainer.max_steps), watch=watch, **kwargs)
 
 
 def train(
@@ -41,7 +50,8 @@ def train(
         if progress.step - 1 == stop_at:
             raise Stopped
 
-    return run(cfg, directory, tags={"norm": "any"}, report=report, **kwargs), losses
+    trial = trial_of(cfg, directory, report, **kwargs)
+    return trial.outcome(run(cfg, trial)), losses
 
 
 def hand_written(cfg: DictConfig) -> dict[str, Any]:

@@ -13,7 +13,8 @@ register()
 
 
 def send() -> None:
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]  # leaves no folder of its own
+    # Leaves no folder of its own, and asks nothing of the settings of a run.
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks"]
     _send()
 
 
@@ -24,11 +25,9 @@ def _send(cfg: DictConfig) -> None:
         if "mlflow" not in cfg.tracker:
             raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
 
-        from redline.training.outbox.sender import Sender
+        from redline.training.outbox import drain
 
-        sender = Sender.of(cfg.tracker.mlflow)
-        before = sender.waiting()
-        left = sender.drain(float("inf"))
-        print(f"{sender.store}: {before - left} run(s) sent, {left} left in {sender.outbox.folder}")
-        if left:
-            raise OutageError(sender.what_waits())
+        left = drain(cfg.tracker, float("inf"))
+        if left is not None:
+            raise OutageError(left)
+        print("all is sent")

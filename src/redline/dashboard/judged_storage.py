@@ -18,8 +18,8 @@ from redline.search.store.study import CONSTRAINTS
 class JudgedStorage(RDBStorage):
     """Changes what is read, never what is stored.
 
-    A trial that a later one turned after its end reads as diverged, and once a variant has its answer, so
-    does one that is stable above the edge (by luck, or outvoted by the other seeds): the best trial is the
+    A trial that a later one showed to be degraded reads as diverged. Once a variant has its answer, so does
+    one that is stable above the edge (by luck, or outvoted by the other seeds). So the best trial is the
     largest stable value.
     """
 
@@ -28,7 +28,7 @@ class JudgedStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         trials = super().get_all_trials(study_id, deepcopy, states)
         attributes = self.get_study_user_attrs(study_id)
-        if "facts" not in attributes:  # no study of ours, or begun by half
+        if "facts" not in attributes:  # not a study of ours, or not complete yet
             return trials
         edge = (attributes.get("result") or {}).get("first_diverged_lr")
         verdicts = judged(attributes, trials)
@@ -63,7 +63,7 @@ def open_judged(url: str) -> JudgedStorage:
             {"connect_args": connect_arguments(parsed), "pool_pre_ping": True},
             skip_table_creation=True,
         )
-    # Not in its own words: a driver's may hold the password.
+    # Without the driver's message, which may contain the password.
     except (ArgumentError, SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
         raise UserError(
             f"storage: does not open ({type(error).__name__}); "

@@ -1,4 +1,4 @@
-"""A search's end, for its trackers: what the trials left to be sent is sent."""
+"""At a search's end, sends what its trials have not sent yet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,15 @@ from redline.search import AtEnd, EndedSearch
 
 @dataclass(frozen=True)
 class SendCurves(AtEnd):
-    """``trackers``: of each variant, the group `tracker` of its configuration. ``ui``: MLflow's address."""
+    """``trackers``: of each variant, the group `tracker` of its configuration."""
 
     trackers: Sequence[Mapping[str, Any]]
-    ui: str | None
     timeout: float | None = None  # each tracker's `send_timeout` bounds it
     name: ClassVar[str] = "send"
 
     def __call__(self, search: EndedSearch) -> Sequence[str]:
-        from redline.training.trackers import finish  # imports MLflow
+        from redline.training.outbox import finish
 
-        distinct: list[Mapping[str, Any]] = []
-        for tracker in self.trackers:
-            if tracker not in distinct:
-                distinct.append(tracker)
-        return [line for tracker in distinct for line in finish(tracker, search.name)]
+        distinct = [its for i, its in enumerate(self.trackers) if its not in self.trackers[:i]]
+        lines = [finish(tracker, search.name) for tracker in distinct]
+        return [line for line in lines if line is not None]

@@ -1,7 +1,9 @@
 """From the composed configuration to the objects of a run."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from hydra.utils import get_method, instantiate
@@ -24,11 +26,23 @@ def build_model(cfg: DictConfig) -> Transformer:
                 f"norm_strategy.{site}: not set; begin the variant's YAML with `defaults: [baseline, _self_]`"
             )
         spec = cfg.norm_strategy[site]
-        transforms[site] = None if spec is None else instantiate(spec, _partial_=True, _convert_="all")
+        transforms[site] = None if spec is None else _transform(site, spec)
     shape = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(shape, dict)
     shape["sequence_length"] = cfg.data.sequence_length
     return Transformer(transforms, **{str(key): value for key, value in shape.items()})
+
+
+def _transform(site: str, spec: Any) -> Callable[..., Any]:
+    """From the site to its transform. Raises UserError for arguments that do not fit."""
+    make = instantiate(spec, _partial_=True, _convert_="all")
+    arguments = inspect.signature(make.func)
+    try:
+        arguments.bind(None, *make.args, **make.keywords)
+    except TypeError as error:
+        allowed = ", ".join([*arguments.parameters][1:]) or "none"
+        raise UserError(f"norm_strategy.{site}: {error}; allowed arguments: {allowed}") from error
+    return make
 
 
 def count_parameters(cfg: DictConfig) -> int:
@@ -44,12 +58,13 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         build_model(cfg),
         lr=cfg.lr,
         optimizer=instantiate(cfg.optimizer),
-        schedule=_schedule(cfg),
+        schedule=build_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
 
 
-def _schedule(cfg: DictConfig) -> Callable[[int], float]:
+def build_schedule(cfg: DictConfig) -> Callable[[int], float]:
+    """From a step to the share of the peak LR."""
     # Not Hydra's partial: that one looks its target up again at every step.
     settings = {str(key): value for key, value in cfg.schedule.items() if key != "_target_"}
     return partial(get_method(cfg.schedule._target_), max_steps=cfg.trainer.max_steps, **settings)

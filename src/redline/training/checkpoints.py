@@ -95,12 +95,18 @@ def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
             log.warning("%s: damaged; the run begins anew", path)
             return None
         return path if path.is_file() else None
+    check_resume(cfg)
     path = Path(cfg.trainer.resume)
-    if not path.is_file():
-        raise UserError(f"trainer.resume={path}: no such file; allowed: the path of a checkpoint")
     if not _is_whole(path):
         raise UserError(f"trainer.resume={path}: damaged; allowed: a checkpoint as it was written")
     return path
+
+
+def check_resume(cfg: DictConfig) -> None:
+    """Raise UserError where ``trainer.resume`` names no file. Whether it is whole, its reader finds out."""
+    path = cfg.trainer.resume
+    if path is not None and not Path(path).is_file():
+        raise UserError(f"trainer.resume={path}: no such file; allowed: the path of a checkpoint")
 
 
 def _is_whole(path: Path) -> bool:

@@ -26,17 +26,17 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.early_warning import early_warning
+from redline.training.environment import environment, resolved
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.reporting import Report
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
-from redline.training.trackers.environment import environment, resolved
 
 
 def run(cfg: DictConfig, trial: Trial) -> Score:
     """Train as ``cfg`` says, keeping a checkpoint in the trial's directory; its rules judge the run.
 
-    A checkpoint already there is gone on from. Raises UserError for a mistake in ``cfg``; whatever else is
-    raised is a crash, not an outcome.
+    A checkpoint that is already there is resumed. Raises UserError for a mistake in ``cfg``; any other
+    exception is a crash, not an outcome.
     """
     check(cfg)
     quieten()
@@ -68,7 +68,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
-            logger=trackers.loggers or False,
+            logger=trackers.loggers,
             callbacks=[
                 # In this order a checkpoint holds what follows from the monitor's last reading.
                 monitor,
@@ -138,7 +138,7 @@ def _describe(cfg: DictConfig, trackers: Trackers) -> None:
     config = resolved(cfg)
     trackers.log_file("config.yaml", yaml.safe_dump(config, sort_keys=False))
     trackers.log_file("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
-    del config["search"]  # a tag tells it
+    del config["search"]  # it is a tag already
     trackers.log_hyperparams(config)
 
 

@@ -1,5 +1,6 @@
 """`python src/train.py norm=…`: one run, with a progress bar and a last line."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ from tqdm import tqdm
 from redline.search import Facts, Trial
 from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.outbox import drain
 from redline.training.run import run
+
+log = logging.getLogger(__name__)
 
 
 def train_once(cfg: DictConfig) -> Outcome:
@@ -33,6 +37,8 @@ def train_once(cfg: DictConfig) -> Outcome:
     )
     outcome = trial.outcome(run(cfg, trial))
     bar.close()
+    if (line := drain(cfg.tracker)) is not None:
+        log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
         print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
@@ -51,7 +57,7 @@ class ProgressBar:
             # In a file, a line every ten seconds is progress enough.
             self.bar = tqdm(
                 total=self.max_steps,
-                initial=progress.step - 1,  # above 0 where a run is gone on with
+                initial=progress.step - 1,  # above 0 for a resumed run
                 desc=self.label,
                 unit="step",
                 mininterval=0.2 if sys.stderr.isatty() else 10.0,

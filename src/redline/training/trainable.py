@@ -1,12 +1,16 @@
 """A configuration of this project as something that a search trains."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from redline.command_line import one_line
 from redline.errors import UserError
 from redline.search import Facts, Score, Trainable, Trial
 
@@ -30,7 +34,14 @@ class Training(Trainable):
     def check(self) -> None:
         from redline.training.check import check
 
-        check(self.cfg)
+        if self.cfg.trainer.resume is not None:
+            # It holds a learning rate, which would be that of every rung.
+            raise UserError(
+                f"trainer.resume={self.cfg.trainer.resume}: allowed in a search: null; a search that was "
+                "stopped goes on by itself"
+            )
+        with _users_mistakes():
+            check(self.cfg)
 
     def settings(self) -> Mapping[str, Any]:
         from redline.data import corpus_identity
@@ -45,7 +56,8 @@ class Training(Trainable):
             settings["trainer"].pop(key)
         for key in ("cache_dir", "path", "source"):
             settings["data"].pop(key)
-        settings["data"]["corpus"] = corpus_identity(self.cfg)
+        with _users_mistakes():
+            settings["data"]["corpus"] = corpus_identity(self.cfg)
         _drop(settings, self.key.split("."))
         return {str(key): value for key, value in settings.items()}
 
@@ -84,6 +96,17 @@ class Training(Trainable):
         cfg = copy.deepcopy(self.cfg)
         cfg.trainer.max_steps = max_steps
         return Training(cfg, self.key)
+
+
+@contextmanager
+def _users_mistakes() -> Iterator[None]:
+    """What Hydra says of settings, such as of an argument that there is not, is the user's to hear, in one
+    line; no crash, which would be tried again.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from error
 
 
 def _drop(settings: dict[Any, Any], path: list[str]) -> None:

@@ -54,7 +54,7 @@ def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]
     found: dict[str, tuple[RecordedVariant, ...]] = {}
     for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
         attributes = summary.user_attrs
-        # The facts are the last that a study is begun with.
+        # The facts are written last: a study without them is incomplete.
         if "facts" in attributes and not attributes["is_short"]:
             trials = storage.get_all_trials(summary._study_id, deepcopy=False)
             variant = _variant(attributes, trials)

@@ -18,18 +18,25 @@ from redline.stability import SearchRule, build_rules
 _LONGEST_NAME = 60  # characters of a default name, before its time
 
 
-def choose_name(storage: BaseStorage, asked_name: str | None, asked: str, variants: Sequence[str]) -> str:
+def choose_name(
+    storage: BaseStorage,
+    asked_name: str | None,
+    asked: str,
+    variants: Sequence[str],
+    key: str = "search.name",
+) -> str:
     """The search to work on: the one named, an unfinished one that asks the same, or a new one.
 
-    ``asked`` is the command's fingerprint. Raises UserError where the name belongs to another question.
+    ``asked`` is the command's fingerprint; ``key``: what the user calls the name. Raises UserError where the
+    name belongs to another question.
     """
     known = _searches(storage)
     if asked_name is not None:
-        if "/" in asked_name:
-            raise UserError(f"search.name={asked_name}: allowed: a name without /")
+        if "/" in asked_name or not asked_name.strip("."):
+            raise UserError(f"{key}={asked_name}: allowed: a name without /")
         if asked_name in known and known[asked_name]["fingerprint"] != asked:
             raise UserError(
-                f"search.name={asked_name}: was begun with other variants, ladder, seeds or settings; "
+                f"{key}={asked_name}: was begun with other variants, ladder, seeds or settings; "
                 "allowed: the same command, or another name"
             )
         return asked_name

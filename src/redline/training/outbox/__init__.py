@@ -1,5 +1,11 @@
-"""What is to reach MLflow waits on disk until it is there."""
+"""What is logged for MLflow waits on disk until MLflow has it.
 
-from redline.training.outbox.spool import Outbox, Spool
+A run only appends to files of its own. A sender, one process for all runs of a store, gives what it finds
+there to MLflow, as often as it takes, and ends by itself. So a store that is slow or gone neither slows nor
+ends training, and what was logged arrives later, whichever process is killed.
+"""
 
-__all__ = ["Outbox", "Spool"]
+from redline.training.outbox.folder import Outbox, without_password
+from redline.training.outbox.process import drain, finish, start_sender
+
+__all__ = ["Outbox", "drain", "finish", "start_sender", "without_password"]

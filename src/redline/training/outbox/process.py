@@ -1,88 +1,114 @@
-"""The sender of one command: a process of its own, which a training step does not wait for.
+"""The sender as a process of its own: no training step waits for it, and it outlives the command.
 
-It ends with the process that started it, however that ends.
+The end of a run, of a search, and `redline send` wait for it here.
 """
 
-import atexit
 import json
 import os
-import select
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
-_NICENESS = 10  # training comes first; what is late is sent after it
+from filelock import Timeout
+
+from redline.training.outbox.folder import Outbox
+
+_NICENESS = 10  # training has priority
+_POLL = 0.1  # seconds
+_started: list[subprocess.Popen[bytes]] = []  # Python warns if a running one is garbage-collected
 
 
-class SenderProcess:
-    """A running sender; ``settings`` are a `Sender`'s."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        folder = Path(settings["outbox"])
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "sender.log").open("ab") as log:
-            self._process = subprocess.Popen(
+def start_sender(outbox: Outbox) -> subprocess.Popen[bytes] | None:
+    """Start the outbox's sender where none is alive; None where there is one, or no process can be had."""
+    with suppress(OSError):
+        if outbox.has_sender:
+            return None
+        with (outbox.folder / "sender.log").open("ab") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "redline.training.outbox.process"],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
                 stderr=log,
-                start_new_session=True,  # a terminal's Ctrl-C is for us: the run's end is still to be sent
+                start_new_session=True,  # a terminal's Ctrl-C is for the run: its end is still to be sent
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
+        _started[:] = [its for its in _started if its.poll() is None] + [process]
+        assert process.stdin is not None
         # Not as an argument, which everybody on the machine could read: there may be a password in it.
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(dict(settings)).encode() + b"\n")
-        self._process.stdin.flush()
-        self._ready = False
-        atexit.register(self.stop)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has begun to send; importing MLflow takes seconds, and making a store of SQLite."""
-        assert self._process.stdout is not None
-        if not self._ready and select.select([self._process.stdout], [], [], 0)[0]:
-            self._ready = True
-        return self._ready
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        with process.stdin as stdin:
+            stdin.write(json.dumps(asdict(outbox)).encode())
+        return process
+    return None
 
 
-_started: dict[tuple[int, str], SenderProcess] = {}
+def drain(tracker: Mapping[str, Any], seconds: float | None = None) -> str | None:
+    """Wait while what ended runs logged is sent, at most ``seconds`` (None: the tracker's ``send_timeout``).
+
+    Ends at once where the store does not take it. ``tracker`` is the group of the configuration. Gives a line
+    for the user; None: all is sent.
+    """
+    outbox = Outbox.of(tracker)
+    if outbox is None:
+        return None
+    until = time.monotonic() + (outbox.send_timeout if seconds is None else seconds)
+    known, sender, why = outbox.trouble(), None, "it is slow"
+    while (waiting := outbox.waiting()) and time.monotonic() < until:
+        trouble = outbox.trouble()
+        if trouble is not None and trouble != known:
+            why = trouble[0]
+            break
+        if not outbox.has_sender:
+            if sender is not None and sender.poll() is not None:
+                why = f"its sender ended: {outbox.folder / 'sender.log'}"
+                break
+            sender = sender or start_sender(outbox)
+        time.sleep(_POLL)
+    return outbox.waits(why, waiting) if waiting else None
 
 
-def sender_process(settings: Mapping[str, Any]) -> SenderProcess:
-    """This process' sender with these settings, started where there is none."""
-    key = os.getpid(), json.dumps(dict(settings), sort_keys=True)
-    if key not in _started or not _started[key].is_alive:
-        _started[key] = SenderProcess(settings)
-    return _started[key]
+def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
+    """At a search's end: `drain`, and mark the search's runs in MLflow as ended.
 
+    Gives a line for the user: where the curves are shown, or what is wrong. Imports MLflow.
+    """
+    outbox, line = Outbox.of(tracker), drain(tracker)
+    if outbox is None or line is not None:
+        return line
+    from redline.training.outbox.sender import Sender
+    from redline.training.outbox.store import in_one_line
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
+    try:
+        found = Sender(outbox).end_forgotten(experiment)
+    # Drivers, proxies and servers raise many kinds of errors.
+    except Exception as error:  # noqa: BLE001
+        return f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})"
+    ui = tracker["mlflow"]["ui"]
+    if found is None or ui is None:
+        return None
+    # Unless it is told otherwise the UI opens on its pages for language models in use.
+    view = "workflowType=machine_learning&compareRunsMode=CHART"
+    return f"curves: redline ui, then {ui.rstrip('/')}/#/experiments/{found}/runs?{view}"
 
 
 def main() -> None:
+    outbox = Outbox(**json.load(sys.stdin))
     os.nice(_NICENESS)
-    settings = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    while True:
+        try:
+            with outbox.lock("sender").acquire(timeout=1.0):  # `has_sender` holds it for microseconds
+                from redline.training.outbox.sender import Sender  # MLflow takes seconds to import
 
-    from redline.training.outbox.sender import Sender
-
-    sender = Sender(**settings)
-    sender.try_to_open()
-    print("ready", flush=True)
-    sender.run_for_ever()
+                Sender(outbox).run()
+        except Timeout:
+            return
+        # A run that began while the lock was still held has started no other sender.
+        if not any(run.is_open for run in outbox.runs()):
+            return
 
 
 if __name__ == "__main__":

@@ -1,0 +1,27 @@
+"""What Hydra calls before it makes a run's folder."""
+
+import copy
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+
+from redline.command_line import user_errors
+from redline.config import check_keys
+
+
+class CheckFirst(Callback):
+    """Finds a mistake in the settings of a single run while there is no folder yet, as a search does."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from redline.data import open_corpus
+        from redline.training.check import check
+
+        cfg = copy.deepcopy(config)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        # Hydra makes a warning of whatever else is raised here; the run then meets it again.
+        with user_errors():
+            check_keys(cfg)
+            check(cfg)
+            open_corpus(cfg)
