@@ -64,7 +64,7 @@ def wrong_trials(found: dict[str, list[FrozenTrial]], expected: dict[str, list[F
     """Points finished twice, trials that never ended, and outcomes that a fault has changed."""
     wrong = []
     for study, its in found.items():
-        twins = {_point(trial): trial for trial in expected.get(study, []) if trial.state.name == "COMPLETE"}
+        others = {_point(trial): trial for trial in expected.get(study, []) if trial.state.name == "COMPLETE"}
         finished = set()
         for trial in its:
             where = f"{study}: trial {trial.number} at {_point(trial)}"
@@ -75,12 +75,12 @@ def wrong_trials(found: dict[str, list[FrozenTrial]], expected: dict[str, list[F
             if _point(trial) in finished:
                 wrong.append(f"{where} is a second finished one")
             finished.add(_point(trial))
-            if _point(trial) in twins:
-                outcome, twin = trial.user_attrs["outcome"], twins[_point(trial)].user_attrs["outcome"]
+            if _point(trial) in others:
+                outcome, other = trial.user_attrs["outcome"], others[_point(trial)].user_attrs["outcome"]
                 wrong += [
-                    f"{where}: {key} is {outcome[key]!r}, not {twin[key]!r}"
+                    f"{where}: {key} is {outcome[key]!r}, not {other[key]!r}"
                     for key in _OUTCOME
-                    if repr(outcome[key]) != repr(twin[key])  # NaN is like NaN
+                    if repr(outcome[key]) != repr(other[key])  # NaN is like NaN
                 ]
     return wrong
 

@@ -10,7 +10,7 @@ from coordinate import coordinate
 from redline.command_line import user_errors
 from redline.search import SearchResult
 
-LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 # Edges by a rule while training, by the search's rule, and none; each seed has a loss of its own.
 _VARIANTS = {
     "diverges": {"edge": 0.8},
@@ -39,4 +39,4 @@ def main() -> None:
             heartbeat_timeout=3.0,
             storage_timeout=60.0,
         )
-        SearchResult("search", tuple(LADDER), 3, done.results).write(folder / "result.json")
+        SearchResult("search", LADDER, 3, done.results).write(folder / "result.json")

@@ -21,14 +21,13 @@ ANSWER = {
     }
 }
 OUTCOME = {
-    "diverged": True,
     "reason": "non_finite",
     "step": 9,
     "val_loss": None,
     "initial_loss": 6.0,
     "train_loss": float("nan"),
     "spikes": 0,
-    "run_id": "a",
+    "page": "a",
 }
 
 
@@ -51,7 +50,7 @@ def test_an_answer_may_differ_only_in_what_it_cost_and_in_the_seeds_run() -> Non
 
 
 def test_trials_that_failed_and_other_runs_of_the_tracker_are_fine() -> None:
-    found = [trial(0.1, run_id="b"), trial(0.2, TrialState.FAIL), trial(0.2), trial(0.4)]
+    found = [trial(0.1, page="b"), trial(0.2, TrialState.FAIL), trial(0.2), trial(0.4)]
     assert wrong_trials({"qk": found}, {"qk": [trial(0.1), trial(0.2)]}) == []
 
 

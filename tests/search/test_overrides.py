@@ -22,7 +22,7 @@ def loader() -> Iterator[Any]:
 
 
 def parsed(loader: Any, *arguments: str) -> tuple[list[float], list[list[str]]]:
-    return split(arguments, loader, DEFAULT, tolerance=0.5)
+    return split(arguments, loader, "lr", DEFAULT, tolerance=0.5)
 
 
 def test_without_lr_the_default_ladder_is_climbed(loader: Any) -> None:
@@ -59,7 +59,9 @@ def test_every_other_list_multiplies_the_variants(loader: Any) -> None:
         ["norm=qkv", "model.num_layers=2", "seed=7"],
         ["norm=qkv", "model.num_layers=3", "seed=7"],
     ]
-    assert varied(["norm=qk,qkv", "model.num_layers=2,3", "seed=7", "lr=1,2"], loader) == ["model.num_layers"]
+    assert varied(["norm=qk,qkv", "model.num_layers=2,3", "seed=7", "lr=1,2"], loader, "lr") == [
+        "model.num_layers"
+    ]
 
 
 def test_a_range_of_another_key_multiplies_too(loader: Any) -> None:
@@ -82,6 +84,34 @@ def test_a_variant_named_twice_is_one(loader: Any) -> None:
 def test_an_lr_that_is_no_ladder_is_refused(loader: Any, lr: str) -> None:
     with pytest.raises(UserError, match=r"^lr=.*allowed|^lr=.*default is 1"):
         parsed(loader, "norm=qk", lr)
+
+
+def test_another_key_is_the_ladder_and_the_rate_a_variant(loader: Any) -> None:
+    words = ["norm=qk", "optimizer.weight_decay=0.3,0.1,0.2", "lr=0.02,0.03"]
+    key = "optimizer.weight_decay"
+    ladder, choices = split(words, loader, key, DEFAULT, tolerance=0.5)
+    assert ladder == [0.1, 0.2, 0.3]
+    assert choices == [["norm=qk", "lr=0.02"], ["norm=qk", "lr=0.03"]]
+    assert varied(words, loader, key) == ["lr"]
+
+
+def test_another_key_may_be_given_an_interval(loader: Any) -> None:
+    words = ["norm=qk", "optimizer.weight_decay=interval(1,4)"]
+    ladder, _ = split(words, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+    assert (ladder[0], ladder[-1], len(ladder)) == (1.0, 4.0, 5)
+    with pytest.raises(UserError, match=r"^lr=interval.*an interval is for optimizer\.weight_decay"):
+        split(["lr=interval(1,4)"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+
+
+def test_another_key_has_no_default_ladder(loader: Any) -> None:
+    with pytest.raises(UserError, match=r"^optimizer\.weight_decay: has no ladder; allowed with hydra"):
+        split(["norm=qk"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+
+
+@pytest.mark.parametrize("words", ["0.1", "-1,1", "range(0.001,0.08)", "[0.1]"])
+def test_what_is_no_ladder_of_another_key_is_refused_by_its_name(loader: Any, words: str) -> None:
+    with pytest.raises(UserError, match=r"^optimizer\.weight_decay=.*(allowed|default is 1)"):
+        split([f"optimizer.weight_decay={words}"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
 
 
 def test_an_interval_of_another_key_is_refused(loader: Any) -> None:

@@ -165,13 +165,8 @@ def _search(
         pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
         tasks_of = [each for pair in pairs for each in pair]
     trainables = {variant.name: variant.trainable for variant in tasks_of}
-    ended = pool.call(
-        tasks.prepare,
-        (trainables,),
-        begun.directory / "prepare.log",
-        hear=display.say,
-        tries=options.retries + 1,
-    )
+    log = begun.directory / "prepare.log"
+    ended = pool.call(tasks.prepare, (trainables,), log, hear=display.say, tries=options.retries + 1)
     attributes = {
         "fingerprint": begun.fingerprint,
         "ladder": list(search.ladder),
@@ -179,7 +174,7 @@ def _search(
         "key": options.key,
         "label": search.label,
     }
-    facts = _result("prepare", ended)
+    facts = _result("prepare", ended, log)
     studies = open_studies(begun.storage, options.storage, name, tasks_of, attributes, facts)
     coordinator = Coordinator(
         name, begun.directory, options, tasks_of, studies, begun.storage, pool, threads, display
@@ -218,11 +213,11 @@ def _called(action: AtEnd, search: EndedSearch, send: Any) -> Sequence[str]:
     return action(search)
 
 
-def _result(what: str, ended: Ended) -> Any:
+def _result(what: str, ended: Ended, log: Path | None = None) -> Any:
     if ended.user_error is not None:
         raise UserError(ended.user_error)
     if ended.crash is not None:
-        raise RuntimeError(f"{what} failed ({ended.crash})")
+        raise RuntimeError(f"{what} failed ({ended.crash})" + (f"; its log is in {log}" if log else ""))
     return ended.result
 
 

@@ -61,11 +61,21 @@ class Trial:
 
     def outcome(self, score: Score) -> Outcome:
         """What follows from ``score`` and from what was reported, should the run end with it."""
-        return self.watch.outcome(self.value, self.seed, score, self.facts.max_steps)
+        return self.watch.outcome(self.value, self.seed, _plain(score), self.facts.max_steps)
 
     def link(self, page: str) -> None:
         """Name the address of a page with this run's curves, for the dashboard to link to."""
         self.watch.page = page
+
+
+def _plain(score: Score) -> Score:
+    """With numbers of Python's, which a storage takes: a mean of an array gives one of NumPy's."""
+    return Score(
+        loss=None if score.loss is None else float(score.loss),
+        floor=None if score.floor is None else float(score.floor),
+        numbers={str(name): float(number) for name, number in score.numbers.items()},
+        steps=None if score.steps is None else int(score.steps),
+    )
 
 
 class Trainable(ABC):
