@@ -1,7 +1,7 @@
 """Grids of made-up outcomes beside the recorded one: the loss falls with LR, turns, rises, and blows up."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redline.search.policy.verdicts import Point
@@ -59,7 +59,7 @@ KINDS: dict[str, Callable[[random.Random, int], Shape]] = {
 
 
 def synthetic_grid(
-    kind: str, luck: random.Random, ladder: list[float], seeds: int, steps: int
+    kind: str, luck: random.Random, ladder: Sequence[float], seeds: int, steps: int
 ) -> dict[Point, Outcome]:
     shape = KINDS[kind](luck, len(ladder))
     grid = {}
@@ -73,7 +73,5 @@ def synthetic_grid(
             ended_early = reason == "blow_up"
             taken = round(steps * luck.uniform(0.2, 0.5)) if ended_early else steps
             val_loss = None if ended_early else loss
-            grid[Point(rung, seed)] = Outcome(
-                lr, seed, reason is not None, reason, taken - 1, taken, val_loss, None, 7.0, 7.0
-            )
+            grid[Point(rung, seed)] = Outcome(lr, seed, reason, taken - 1, taken, val_loss, 7.0, 7.0)
     return grid

@@ -8,33 +8,32 @@ by the vote of all three seeds, lies at least four rungs lower.
 import itertools
 from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import Any
 
 from _harness import at_least, at_most, finish
 from record_grid import TABLE
 from redline.gate.__main__ import CONFIDENCE, TOLERANCE
 from redline.gate.compare import compare_loss, compare_lr, edge_interval
 from redline.search.policy.answer import variant_result
-from redline.search.policy.state import Question, look
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point
+from redline.search.result import VariantResult
+from redline.search.trainable import Facts
 from search_replay import LADDER, RULES, SWEEPER, Outcomes, Replay, recorded
-
-Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Searched:
     norm: str
     edge: int  # the rung, by the vote of all seeds
-    entry: Entry  # of a search with one seed
+    result: VariantResult  # of a search with one seed
 
 
-def search(grid: Outcomes) -> Entry:
+def search(grid: Outcomes) -> VariantResult:
     question, seen = Question(LADDER, 1, SWEEPER.vote, SWEEPER.doubt), {}
-    while not (now := look(question, RULES, seen)).answered:
+    while not (now := search_state(question, RULES, seen)).answered:
         assert now.plan.needed is not None
         seen[now.plan.needed] = grid[now.plan.needed]
-    return variant_result(seen, now.verdicts, LADDER, seeds=1, vote=SWEEPER.vote, max_steps=250)
+    return variant_result(now, Facts(max_steps=250))
 
 
 def alone(replay: Replay) -> Searched:
@@ -55,10 +54,10 @@ def seed_noise(replays: list[Replay]) -> tuple[float, int]:
     return fmean(variance(losses) for losses in cells) ** 0.5, len(cells)
 
 
-def point_below(before: Entry, now: Entry) -> bool:
+def point_below(before: VariantResult, now: VariantResult) -> bool:
     """The simpler definition that was not taken: the new rung lies below the baseline's interval."""
     was = edge_interval(before, LADDER)
-    return was is not None and (now["max_stable_lr"] or 0.0) < was[0]
+    return was is not None and (now.max_stable_lr or 0.0) < was[0]
 
 
 def main() -> None:
@@ -70,10 +69,10 @@ def main() -> None:
     same, lower = [], []
     for a, b in itertools.permutations(searched, 2):
         if a.norm == b.norm:
-            same.append((a.entry, b.entry))
+            same.append((a.result, b.result))
         elif a.edge - b.edge >= 4:
-            lower.append((a.entry, b.entry))
-    at_one_rate = [pair for pair in same if pair[0]["max_stable_lr"] == pair[1]["max_stable_lr"]]
+            lower.append((a.result, b.result))
+    at_one_rate = [pair for pair in same if pair[0].max_stable_lr == pair[1].max_stable_lr]
     lr_alarms, simple_alarms, found, simple_found = (
         fmean(is_worse(*pair) for pair in pairs)
         for pairs, is_worse in (

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from _harness import ROOT
 from redline.config import register
-from redline.search import Facts, Trial
+from redline.search import Trial
 from redline.search.workers.pool import Ended, Pool, Slot
 from redline.search.workers.tasks import run_trial
 from redline.stability import rule_specs
@@ -46,23 +46,23 @@ def missing(arguments: argparse.Namespace, ladder: list[float]) -> list[dict[str
     ]
 
 
-def arguments_of(run: dict[str, Any], folder: Path) -> tuple[Training, Trial, dict[str, Any]]:
-    """As `run_trial` takes them."""
+def trial_of(run: dict[str, Any], folder: Path) -> tuple[Training, Trial, dict[str, Any]]:
+    """What `run_trial` is told."""
     cfg = compose(
         "train",
         [
             f"norm={run['norm']}",
-            f"lr={run['lr']}",
-            f"seed={run['seed']}",
             f"trainer.max_steps={run['max_steps']}",
+            "trainer.keep_checkpoint=false",
             "tracker=none",
         ],
     )
     place = folder / "-".join(str(value) for value in run.values())
-    rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)
-    facts = Facts(cfg.trainer.max_steps, precision=cfg.trainer.precision.value)
-    trial = Trial(run["lr"], run["seed"], place, facts, threads=1, search="grid", tags={"norm": run["norm"]})
-    return Training(cfg), trial, rule_specs(rules)
+    training = Training(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    trial = Trial(run["lr"], run["seed"], place, training.facts(), threads=1, search="grid")
+    return training, trial, rule_specs(plain["divergence"])
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def main() -> None:
                 if slot.free and todo:
                     run = todo.pop(0)
                     running[slot.index] = (run, time.monotonic())
-                    pool.start(slot, run_trial, arguments_of(run, folder), folder / "log.txt")
+                    pool.start(slot, run_trial, trial_of(run, folder), folder / "log.txt")
             for slot, message in pool.poll(1.0):
                 if not isinstance(message, Ended):
                     continue

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from _harness import at_least, finish
 from record_grid import TABLE
-from redline.search.policy.state import Look, look, wanted
+from redline.search.policy.state import SearchState, search_state, wanted
 from redline.search.policy.verdicts import Point
 from search_replay import QUESTION, RULES, Outcomes, Replay, recorded
 
@@ -38,14 +38,16 @@ class Clock:
     def __post_init__(self) -> None:
         self.seen = {name: {} for name in self.replays}
         self.ends: list[tuple[float, str, Point]] = []
-        self._looks: dict[str, Look] = {}
+        self._states: dict[str, SearchState] = {}
 
-    def looks(self, spares: int) -> dict[str, Look]:
-        """Those of variants in which nothing happened since are not taken again."""
-        for name in self.replays.keys() - self._looks.keys():
+    def states(self, speculative: int) -> dict[str, SearchState]:
+        """Those of variants in which nothing happened since are not worked out again."""
+        for name in self.replays.keys() - self._states.keys():
             running = {point: None for its, point in self.running if its == name}
-            self._looks[name] = look(QUESTION, RULES, self.seen[name], running, spares=spares)
-        return {name: self._looks[name] for name in self.replays}
+            self._states[name] = search_state(
+                QUESTION, RULES, self.seen[name], running, speculative=speculative
+            )
+        return {name: self._states[name] for name in self.replays}
 
     def start(self, name: str, point: Point) -> None:
         steps = self.replays[name].grid[point].optimizer_steps
@@ -53,7 +55,7 @@ class Clock:
         seconds = START_UP + steps * SECONDS_PER_STEP * self.luck.uniform(0.8, 1.2)
         self.running[name, point] = self.now
         self.starts.append(self.now)
-        self._looks.pop(name)
+        self._states.pop(name)
         heapq.heappush(self.ends, (self.now + seconds, name, point))
 
     def wait_for_one(self) -> None:
@@ -65,19 +67,19 @@ class Clock:
         self.seen[name][point] = self.replays[name].grid[point]
         self._end(name, point)
         for its, other in list(self.running):
-            if its == name and look(QUESTION, RULES, self.seen[name]).moot(other):
+            if its == name and search_state(QUESTION, RULES, self.seen[name]).moot(other):
                 self.wasted += self.now - self.running[its, other]
                 self._end(its, other)
 
     def _end(self, name: str, point: Point) -> None:
-        self._looks.pop(name, None)
+        self._states.pop(name, None)
         self.busy.append((self.running.pop((name, point)), self.now))
 
 
 def without_barrier(clock: Clock, workers: int) -> None:
     while True:
         while len(clock.running) < workers:
-            free = wanted(clock.looks(workers))
+            free = wanted(clock.states(workers))
             if not free:
                 break
             clock.start(*free[0])
@@ -90,7 +92,7 @@ def with_barrier(clock: Clock, workers: int) -> None:
     while True:
         batch = []
         while len(clock.running) < workers:
-            free = wanted(clock.looks(workers))
+            free = wanted(clock.states(workers))
             if not free:
                 break
             clock.start(*free[0])
@@ -114,7 +116,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=6)
     arguments = parser.parse_args()
-    every = recorded(arguments.table, arguments.max_steps, scout_steps=0)
+    every = recorded(arguments.table, arguments.max_steps, short_run_steps=0)
     few = {its.name: its for its in every}
     # The recorded variants with their seeds in every order.
     many = {f"{its.name} {index}": its for index, its in enumerate(every)}

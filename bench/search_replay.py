@@ -22,14 +22,14 @@ from omegaconf import OmegaConf
 from _harness import ROOT, at_least, at_most, finish, not_measured
 from _synthetic_grids import KINDS, synthetic_grid
 from record_grid import TABLE, rows_of
-from redline.search.policy.state import Question, look
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Bracket, Point, bracket, reasons
 from redline.stability import Outcome, SearchRule, build_rules
 
 UNSEEN = TABLE.with_name("grid_tiny_unseen.csv")
 SEEDS = 3
 TRIALS = 60  # that TPE may spend on a grid of twelve rungs
-LADDER = list(OmegaConf.load(ROOT / "conf" / "train.yaml").search.ladder)
+LADDER = tuple(OmegaConf.load(ROOT / "conf" / "train.yaml").search.ladder)
 SWEEPER = OmegaConf.load(ROOT / "conf" / "hydra" / "sweeper" / "max_lr.yaml")
 QUESTION = Question(LADDER, SEEDS, SWEEPER.vote, SWEEPER.doubt)
 RULES: Mapping[str, SearchRule] = build_rules(
@@ -44,7 +44,7 @@ class Replay:
 
     name: str
     grid: Outcomes
-    scouts: Outcomes
+    short_runs: Outcomes
 
     @property
     def edge(self) -> int:
@@ -70,33 +70,33 @@ def ours(
     replay: Replay,
     luck: random.Random,
     *,
-    scouts: bool = False,
+    short_runs: bool = False,
     workers: int = 1,
     doubt: float = SWEEPER.doubt,
 ) -> Iterator[tuple[int, int]]:
     """What the coordinator does with ``workers`` slots, whose runs end in any order."""
     question = replace(QUESTION, doubt=doubt)
     seen: Outcomes = {}
-    scouted: Outcomes = {}
-    scout = None
-    if scouts:
+    short: Outcomes = {}
+    state_of_short = None
+    if short_runs:
         alone = Question(LADDER, 1, QUESTION.vote, doubt=1.0)
-        while (point := (scout := look(alone, RULES, scouted)).plan.needed) is not None:
-            scouted[point] = replay.scouts[point]
+        while (point := (state_of_short := search_state(alone, RULES, short)).plan.needed) is not None:
+            short[point] = replay.short_runs[point]
     running: dict[Point, None] = {}
     while True:
-        now = look(question, RULES, seen, running, scout=scout, spares=workers - 1)
+        now = search_state(question, RULES, seen, running, short_runs=state_of_short, speculative=workers - 1)
         if now.answered and not running:
             break
-        for point in (now.plan.needed, *now.plan.spares):
+        for point in (now.plan.needed, *now.plan.speculative):
             if point is not None and point not in running and len(running) < workers:
                 running[point] = None
         ended = luck.choice(list(running))
         del running[ended]
         seen[ended] = replay.grid[ended]
-        for point in [point for point in running if look(QUESTION, RULES, seen).moot(point)]:
+        for point in [point for point in running if search_state(QUESTION, RULES, seen).moot(point)]:
             del running[point]  # its steps so far are not counted: it has just begun
-    yield steps_of(seen) + steps_of(scouted), edge_of(seen).stable
+    yield steps_of(seen) + steps_of(short), edge_of(seen).stable
 
 
 def vote_on(rung: int, seen: Outcomes, replay: Replay, *, all_seeds: bool) -> bool:
@@ -135,7 +135,7 @@ def tpe(replay: Replay, luck: random.Random, *, all_seeds: bool) -> Iterator[tup
         yield steps_of(seen), edge_of(seen).stable
 
 
-def recorded(path: Path, max_steps: int, scout_steps: int) -> list[Replay]:
+def recorded(path: Path, max_steps: int, short_run_steps: int) -> list[Replay]:
     """Every variant of the table, with its seeds in every order."""
     tables: dict[tuple[str, int], Outcomes] = {}
     for row in rows_of(path):
@@ -147,32 +147,31 @@ def recorded(path: Path, max_steps: int, scout_steps: int) -> list[Replay]:
             for order in itertools.permutations(sorted({point.seed for point in grid})):
                 place = {seed: index for index, seed in enumerate(order)}
                 shuffled = {Point(point.rung, place[point.seed]): its for point, its in grid.items()}
-                short = tables.get((norm, scout_steps), {})
-                scouts = {point: as_scout(its) for point, its in short.items()}
-                replays.append(Replay(norm, shuffled, scouts))
+                short = tables.get((norm, short_run_steps), {})
+                short_runs = {point: as_short_run(its) for point, its in short.items()}
+                replays.append(Replay(norm, shuffled, short_runs))
     if not replays:
         raise SystemExit(f"{path}: holds no whole grid of {max_steps} steps; record_grid.py makes one")
     return replays
 
 
-def as_scout(its: Outcome) -> Outcome:
-    """A search does not hold it against a scout that it learned nothing."""
-    return replace(its, diverged=False, reason=None) if its.reason == "no_learning" else its
+def as_short_run(its: Outcome) -> Outcome:
+    """A search does not hold it against a short run that it learned nothing."""
+    return replace(its, reason=None) if its.reason == "no_learning" else its
 
 
 def outcome(row: Mapping[str, str]) -> Outcome:
     loss = float(row["val_loss"]) if row["val_loss"] else None
     return Outcome(
-        lr=float(row["lr"]),
+        value=float(row["lr"]),
         seed=int(row["seed"]),
-        diverged=bool(row["reason"]),
         reason=row["reason"] or None,
         step=int(row["step"]),
         optimizer_steps=int(row["optimizer_steps"]),
         val_loss=loss,
-        val_perplexity=None if loss is None else math.exp(loss),
         initial_loss=math.nan,
         train_loss=math.nan,
+        numbers={} if loss is None else {"perplexity": math.exp(loss)},
     )
 
 
@@ -228,13 +227,13 @@ def as_good(
     return min((score for score in found if score is not None), key=lambda score: score.share, default=None)
 
 
-def compare(name: str, replays: Sequence[Replay], scouts: bool) -> dict[str, Score | None]:
+def compare(name: str, replays: Sequence[Replay], short_runs: bool) -> dict[str, Score | None]:
     """Every policy on the same replays; the sampling ones where they get as good as ours."""
     print(f"{name}: {len(replays)} replays")
     found: dict[str, Score | None] = {"ours": scores(ours, replays)[-1]}
     found["ours, 4 workers"] = scores(partial(ours, workers=4), replays)[-1]
-    if scouts:
-        found["ours, scouts"] = scores(partial(ours, scouts=True), replays)[-1]
+    if short_runs:
+        found["ours, short runs"] = scores(partial(ours, short_runs=True), replays)[-1]
     for doubt in (0.1, 0.3, 1.0):
         found[f"ours, doubt={doubt}"] = scores(partial(ours, doubt=doubt), replays)[-1]
     hits = found["ours"].exact  # type: ignore[union-attr]
@@ -248,24 +247,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, default=TABLE)
     parser.add_argument("--max-steps", type=int, default=250)
-    parser.add_argument("--scout-steps", type=int, default=50)
+    parser.add_argument("--short-run-steps", type=int, default=50)
     parser.add_argument("--synthetic", type=int, default=60, help="grids of each kind")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    replays = recorded(arguments.table, arguments.max_steps, arguments.scout_steps)
+    replays = recorded(arguments.table, arguments.max_steps, arguments.short_run_steps)
     print("the grid itself: 100% of the steps, by definition exact")
-    scouted = all(len(replay.scouts) == len(LADDER) for replay in replays)
-    found = compare(f"recorded, {len({replay.name for replay in replays})} variants", replays, scouted)
+    recorded_short = all(len(replay.short_runs) == len(LADDER) for replay in replays)
+    found = compare(f"recorded, {len({replay.name for replay in replays})} variants", replays, recorded_short)
     bars = {}
     unseen = compare(
-        "recorded, unseen seeds", recorded(UNSEEN, arguments.max_steps, arguments.scout_steps), scouts=False
+        "recorded, unseen seeds",
+        recorded(UNSEEN, arguments.max_steps, arguments.short_run_steps),
+        short_runs=False,
     )["ours"]
     assert unseen is not None
     bars["unseen/exact"] = at_least(0.9, unseen.exact)
     bars["unseen/within_one_rung"] = at_least(0.99, unseen.within_one)
     bars["unseen/share_of_grid_steps"] = at_most(0.3, unseen.share)
     for kind in KINDS:
-        made_up = compare(f"synthetic, {kind}", synthetic(kind, arguments.synthetic), scouts=False)["ours"]
+        made_up = compare(f"synthetic, {kind}", synthetic(kind, arguments.synthetic), short_runs=False)[
+            "ours"
+        ]
         assert made_up is not None
         bars[f"{kind}/exact"] = at_least(0.9, made_up.exact)
     mine, theirs = found["ours"], found["tpe"]

@@ -45,7 +45,7 @@ class Server:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=60):
                     return
             except (urllib.error.URLError, OSError):
                 assert time.monotonic() < deadline, (self.folder / "server.log").read_text()

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redline.api import find_edge, geometric
-    from redline.errors import UserError
+    from redline.errors import OutageError, UserError
     from redline.report import load_search
     from redline.search import Facts, Score, SearchResult, Trainable, Trial
 
 __all__ = [
     "Facts",
+    "OutageError",
     "Score",
     "SearchResult",
     "Trainable",
@@ -21,7 +22,13 @@ __all__ = [
     "load_search",
 ]
 
-_HOMES = {"find_edge": "api", "geometric": "api", "load_search": "report", "UserError": "errors"}
+_HOMES = {
+    "find_edge": "api",
+    "geometric": "api",
+    "load_search": "report",
+    "OutageError": "errors",
+    "UserError": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -29,3 +36,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'redline' has no attribute {name!r}")
     return getattr(import_module(f"redline.{_HOMES.get(name, 'search')}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

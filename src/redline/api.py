@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+import cloudpickle
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from redline.config import shipped
 from redline.errors import UserError
-from redline.report.at_end import WriteReport
 from redline.search import (
     AtEnd,
     Facts,
@@ -24,15 +26,15 @@ from redline.search import (
     run_search,
 )
 from redline.search.policy import ladder
-from redline.stability import rule_specs
+from redline.stability import build_rules, rule_specs
 
-Train = Callable[[Trial], float | Score]
+Train = Callable[[Trial], float | Score | None]
 
 
 def geometric(low: float, high: float, count: int) -> tuple[float, ...]:
-    """``count`` values from ``low`` to ``high``, equal in log. Raises ValueError."""
-    if not (0 < low < high < math.inf and count >= 2):
-        raise ValueError(f"geometric({low:g}, {high:g}, {count}): allowed: 0 < low < high, 2 values or more")
+    """``count`` values from ``low`` to ``high``, equal in log. Raises UserError."""
+    if not (0 < low < high < math.inf and type(count) is int and count >= 2):
+        raise UserError(f"geometric({low}, {high}, {count}): allowed: 0 < low < high, 2 values or more")
     return tuple(ladder.rounded(low * (high / low) ** (i / (count - 1))) for i in range(count))
 
 
@@ -42,7 +44,8 @@ class Function(Trainable):
 
     train: Train
     known: Facts
-    described: Mapping[str, Any]
+    described: Mapping[str, Any] = field(default_factory=dict)
+    preload: Sequence[str] = ()
 
     @property
     def max_steps(self) -> int | None:
@@ -58,7 +61,17 @@ class Function(Trainable):
         score = self.train(trial)
         if isinstance(score, Score):
             return score
-        return Score(float(score))
+        if score is None and trial.stopped:
+            return Score(None)
+        try:
+            if isinstance(score, str):  # float() takes some
+                raise TypeError
+            return Score(float(score))  # type: ignore[arg-type]  # whatever is not a number is told so
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"the function returned {score!r:.100}; allowed: a number or a redline.Score, the final "
+                "score, or None once trial.report said stop"
+            ) from None
 
     def shortened(self, max_steps: int) -> "Function":
         if self.max_steps is None or not 0 < max_steps < self.max_steps:
@@ -80,6 +93,7 @@ def find_edge(
     max_steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     divergence: Mapping[str, Any] | None = None,
+    preload: Sequence[str] = (),
     home: str | Path = "mlruns",
     **options: Any,
 ) -> SearchResult:
@@ -90,23 +104,28 @@ def find_edge(
     code may have changed meanwhile, which nobody checks: put into ``settings`` what makes it another search.
     ``label``: what the values are, for readers; ``key``: the same as a word. ``max_steps``: steps of a full
     run, where it is known. ``divergence``: changes to the rules of ``conf/divergence/default.yaml``, None for
-    a rule that is off. ``options``: those of ``conf/hydra/sweeper/max_lr.yaml``, such as ``workers`` and
-    ``storage``; stores are in ``home``, unless they say otherwise.
+    a rule that is off. ``preload``: modules that a function needs and that are slow to import, such as
+    ``torch``: they are imported once instead of in every trial. ``options``: those of
+    ``conf/hydra/sweeper/max_lr.yaml``, such as ``workers`` and ``storage``; stores are in ``home``, unless
+    they say otherwise.
 
-    Raises UserError for a mistake in the arguments, KeyboardInterrupt.
+    Raises UserError for a mistake in the arguments, OutageError where the storage stays away,
+    KeyboardInterrupt.
     """
     home = Path(home)
-    named = train if isinstance(train, Mapping) else {name: train}
+    _check_text(name=name, label=label, key=key)
+    named = _named(train, name)
     told = _options({"key": key, "seeds": seeds, **options}, home, list(named))
-    rules = _rules(divergence or {})
+    if max_steps is not None and not (type(max_steps) is int and max_steps >= 1):
+        raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")
+    rungs = _ladder(values)
+    rules = divergence_rules(divergence or {})
+    function = Function(_unset, Facts(max_steps), dict(settings or {}), tuple(preload))
     variants = [
-        Variant(
-            variant,
-            its if isinstance(its, Trainable) else Function(its, Facts(max_steps), dict(settings or {})),
-            rules,
-        )
+        Variant(variant, its if isinstance(its, Trainable) else replace(function, train=its), rules)
         for variant, its in named.items()
     ]
+    _check_travels(variants)
 
     def place(search: str) -> Path:
         directory = (home / "searches" / search).absolute()
@@ -114,35 +133,106 @@ def find_edge(
         return directory
 
     search = Search(
-        options=told,
-        variants=variants,
-        ladder=tuple(ladder.from_values(values, "values")),
-        home=home,
-        place=place,
-        name=name,
-        label=label,
-        prefix="",
+        options=told, variants=variants, ladder=rungs, home=home, place=place, name=name, label=label
     )
     at_end: list[AtEnd] = []
     if told.report_timeout is not None:
+        from redline.report.at_end import WriteReport  # a report's imports are none of a trial's
+
         at_end.append(WriteReport(told.report_timeout))
     return run_search(search, at_end)
 
 
+def _unset(trial: Trial) -> float:
+    raise NotImplementedError
+
+
+def _named(train: Any, name: str) -> dict[str, Any]:
+    named = dict(train) if isinstance(train, Mapping) else {name: train}
+    allowed = "allowed: a function, a redline.Trainable, or several of them by name"
+    if not named:
+        raise UserError(f"train={{}}: {allowed}")
+    for variant, its in named.items():
+        if isinstance(its, type) or not (isinstance(its, Trainable) or callable(its)):
+            raise UserError(f"train={its!r:.100}: {allowed}")
+        if not isinstance(variant, str) or not variant.strip(". ") or "/" in variant:
+            raise UserError(f"train={{{variant!r}: …}}: allowed: as a name, some letters without /")
+    return named
+
+
+def _check_text(**given: Any) -> None:
+    for argument, text in given.items():
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{argument}={text!r}: allowed: some letters")
+
+
+def _ladder(values: Any) -> tuple[float, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UserError(
+            f"values={values!r:.100}: allowed: two numbers or more, as redline.geometric gives them"
+        )
+    return tuple(ladder.from_values(values, "values"))
+
+
 def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> Options:
-    known = [option.name for option in fields(Options)]
-    for option in given:
-        if option not in known:
-            raise UserError(f"{option}: unknown option; allowed: {', '.join(known)}")
+    types = get_type_hints(Options)
+    for option, value in given.items():
+        if option not in types:
+            raise UserError(f"{option}={value!r:.100}: no such argument; allowed: {', '.join(types)}")
+        allowed = get_args(types[option]) or (types[option],)
+        # An int is a float too, but True is no number.
+        if type(value) not in allowed and not (float in allowed and type(value) is int):
+            words = " or ".join("None" if its is NoneType else its.__name__ for its in allowed)
+            raise UserError(f"{option}={value!r:.100}: allowed: {words}")
     file: Any = OmegaConf.to_container(shipped("hydra/sweeper/max_lr"))
-    defaults = {option: file[option] for option in known}
+    defaults = {option.name: file[option.name] for option in fields(Options)}
     defaults |= {"storage": f"sqlite:///{home / 'optuna.db'}", "reference": variants[0]}
-    return Options(**{**defaults, **given})
+    options = Options(**{**defaults, **given})
+    if options.reference not in variants:
+        raise UserError(f"reference={options.reference}: allowed: {', '.join(variants)}")
+    return options
 
 
-def _rules(changes: Mapping[str, Any]) -> dict[str, Any]:
+def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
     """The default rules, with these changes. A function has no schedule: what is told of one is 0."""
     default = shipped("divergence/default")
-    cfg = OmegaConf.merge({"schedule": {"warmup_steps": 0}, "divergence": default}, {"divergence": changes})
+    known = rule_specs(default)
+    for name, change in changes.items():
+        own = isinstance(change, Mapping) and "_target_" in change
+        if name not in known and not own:
+            raise UserError(
+                f"divergence={{{name!r}: …}}: unknown rule; allowed: {', '.join(known)}, or one of your own "
+                "with _target_"
+            )
+        if not (change is None or isinstance(change, Mapping)):
+            raise UserError(
+                f"divergence={{{name!r}: {change!r:.100}}}: allowed: its numbers by name, or None"
+            )
+        # A number that a rule does not have would end every trial, hours later.
+        unknown = [] if own or change is None else [key for key in change if key not in known[name]]
+        if unknown:
+            numbers = ", ".join(str(key) for key in known[name] if key != "_target_") or "none"
+            raise UserError(f"divergence={{{name!r}: {{{unknown[0]!r}: …}}}}: allowed: {numbers}")
+    cfg = OmegaConf.merge(
+        {"schedule": {"warmup_steps": 0}, "divergence": default}, {"divergence": dict(changes)}
+    )
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return rule_specs(plain["divergence"])
+    rules = rule_specs(plain["divergence"])
+    try:
+        build_rules(rules, object)
+    except InstantiationException as error:
+        raise UserError(f"divergence={changes}: {str(error.__cause__ or error).splitlines()[0]}") from error
+    return rules
+
+
+def _check_travels(variants: Sequence[Variant]) -> None:
+    """A trial is a process of its own: what it trains is sent there."""
+    for variant in variants:
+        try:
+            cloudpickle.dumps(variant.trainable)
+        # Whatever the object at fault raises.
+        except Exception as error:
+            raise UserError(
+                f"train={variant.name}: cannot be sent to another process ({type(error).__name__}: {error}); "
+                "allowed: what can be pickled: open files, locks and generators belong inside the function"
+            ) from error

@@ -1,4 +1,4 @@
-"""What a user sees of an error: one line for their mistakes, a traceback for ours."""
+"""How errors are shown: one line for the user's mistakes, a traceback for ours."""
 
 import argparse
 import difflib
@@ -25,7 +25,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose complaint is a UserError."""
+    """An ArgumentParser that raises UserError."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` says what is allowed")
@@ -33,12 +33,11 @@ class Parser(argparse.ArgumentParser):
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a mistake of the user's as ``error: …`` and exit with 2, and what is unavailable or full likewise
-    with 1.
+    """Print a user's mistake as ``error: …`` and exit with 2; for an outage or a full disk, exit with 1.
 
-    Anything else is let through.
+    Any other exception passes.
     """
-    # Hydra would print and exit by itself; with this set it raises, and we word it.
+    # Hydra would print and exit by itself; with this set it raises, and we print.
     before = os.environ.get(_FULL_ERROR)
     os.environ[_FULL_ERROR] = "1"
     try:
@@ -90,7 +89,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _options(error: MissingConfigException) -> list[str]:
-    """What may be chosen; of a list of choices Hydra says only where it has looked."""
+    """What may be chosen. For a list of choices Hydra only says which folders it searched."""
     options = error.options
     if options is None:
         group = (error.missing_cfg_file or "").rpartition("/")[0]

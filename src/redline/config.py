@@ -139,7 +139,7 @@ def register() -> None:
 
 @cache
 def shipped(name: str) -> DictConfig:
-    """One of the files of ``conf/``, as it is."""
+    """One of the files of ``conf/``, without its defaults or overrides."""
     config = OmegaConf.load(CONF / f"{name}.yaml")
     assert isinstance(config, DictConfig)
     return config

@@ -39,7 +39,8 @@ def first_opening(url: str) -> Iterator[None]:
     if url.startswith("sqlite"):
         file = make_url(url).database
         if file is not None and Path(file).absolute().parent.is_dir():
-            with FileLock(f"{file}.lock"):
+            # It may be begun on one thread and ended on another.
+            with FileLock(f"{file}.lock", thread_local=False):
                 yield
             return
     elif url.startswith("postgresql"):

@@ -9,8 +9,8 @@ class UserError(ValueError):
 
 
 class OutageError(RuntimeError):
-    """Something that the command needs is gone, and waiting has not helped; it exits with status 1."""
+    """Something that the command needs did not answer in time; the command exits with status 1."""
 
 
 class UnfinishedSearchError(RuntimeError):
-    """Nobody works on a search any more, and it has no answer yet; the command exits with status 1."""
+    """The jobs of a search have ended and it has no answer yet; the command exits with status 1."""

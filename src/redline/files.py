@@ -1,4 +1,4 @@
-"""Files that a reader finds whole or not at all, whatever kills their writer."""
+"""Files that a reader finds complete or not at all, even if their writer is killed."""
 
 import os
 import uuid
@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` once it is complete and on disk.
+    """A file to write, which replaces ``path`` once it is complete and on disk.
 
     A killed writer leaves a ``*.tmp`` file beside it.
     """

@@ -6,12 +6,12 @@ if TYPE_CHECKING:  # takes seconds to import
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RUN_KEY = "run_key"  # the tag by which a run is found, also where the answer to its creation was lost
+RUN_KEY = "run_key"  # the tag by which a run is found, even if MLflow's answer to its creation was lost
 
 
 def all_runs(client: "MlflowClient", experiment: str, where: str = "") -> "list[Run]":
-    """Those of the experiment of this name that MLflow's filter ``where`` lets through; none where it is not
-    there. Raises MlflowException where the store does not answer.
+    """The experiment's runs that match MLflow's filter ``where``; none where there is no such experiment.
+    Raises MlflowException where the store does not answer.
     """
     found = client.get_experiment_by_name(experiment)
     if found is None:

@@ -66,7 +66,6 @@ def main() -> None:
             arguments.name,
             storage=f"sqlite:///{mlruns / 'optuna.db'}",
             tracking_uri=f"sqlite:///{mlruns / 'mlflow.db'}",
-            searches=mlruns / "searches",
         )
         with open_browser(programs) as browser:
             take(search, mlruns, browser)

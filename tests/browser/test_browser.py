@@ -141,7 +141,6 @@ def test_the_report_opens_without_a_network(
         search,
         storage=f"sqlite:///{mlruns / 'optuna.db'}",
         tracking_uri=f"sqlite:///{mlruns / 'mlflow.db'}",
-        searches=mlruns / "searches",
     )
     show_report(browser, report.write_report(found, tmp_path))
     screenshot("report")

@@ -15,7 +15,7 @@ from subject import Subject
 from redline.search.store.storage import open_storage
 
 _ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason")
-_OUTCOME = ("diverged", "reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
+_OUTCOME = ("reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
 
 
 def problems(disturbed: Subject, undisturbed: Subject) -> list[str]:
@@ -55,7 +55,7 @@ def _compared(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple
 
 def trials(url: str) -> dict[str, list[FrozenTrial]]:
     """Of every study in a storage."""
-    storage = open_storage(url, patience=60.0)
+    storage = open_storage(url, timeout=60.0)
     studies = optuna.get_all_study_names(storage)
     return {name: optuna.load_study(study_name=name, storage=storage).trials for name in studies}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class Gate:
-    """A trial of the search takes a ticket before it ends, or waits for one: see `fake_jobs.trial`."""
+    """A trial of the search takes a ticket before it ends, or waits for one: see `fake_trainable.Fake`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from processes import Process, forkservers, jobs
+from processes import Process, forkservers, jobs, senders
 from subject import Coordinator, Subject
 
 Fault = Callable[[Subject, Random], str | None]
@@ -20,6 +20,10 @@ Fault = Callable[[Subject, Random], str | None]
 
 def trial_killed(subject: Subject, draw: Random) -> str | None:
     return _kill_one(jobs(subject.processes()), draw)
+
+
+def sender_killed(subject: Subject, draw: Random) -> str | None:
+    return _kill_one(senders(subject.processes()), draw)
 
 
 def forkserver_killed(subject: Subject, draw: Random) -> str | None:
@@ -170,6 +174,7 @@ FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
         trial_killed,
+        sender_killed,
         forkserver_killed,
         coordinator_killed,
         second_coordinator_then_one_killed,

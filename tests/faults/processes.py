@@ -46,7 +46,12 @@ def forkservers(processes: list[Process]) -> list[Process]:
     return [p for p in processes if p.pid in forked and p.parent in coordinators]
 
 
+def senders(processes: list[Process]) -> list[Process]:
+    """Those that give to MLflow what the trials logged."""
+    return [process for process in processes if "redline.training.outbox" in process.command]
+
+
 def jobs(processes: list[Process]) -> list[Process]:
-    """Trials, preparing and tidying; also those that outlived their forkserver."""
+    """Trials, and what comes before and after them; also those that outlived their forkserver."""
     servers = {process.pid for process in forkservers(processes)}
     return [process for process in processes if process.forked and process.pid not in servers]

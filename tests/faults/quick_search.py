@@ -8,10 +8,10 @@ from pathlib import Path
 from coordinate import coordinate
 
 from redline.command_line import user_errors
-from redline.search.policy.answer import write_result
+from redline.search import SearchResult
 
 LADDER = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
-# Edges by a rule while training, by rule 5 of the search, and none; each seed has a loss of its own.
+# Edges by a rule while training, by the search's rule, and none; each seed has a loss of its own.
 _VARIANTS = {
     "diverges": {"edge": 0.8},
     "degrades": {"edge": 9, "losses": {"1.6": 4.6, "3.2": 5.2}},
@@ -35,8 +35,8 @@ def main() -> None:
             ladder=LADDER,
             seeds=3,
             retries=100_000,
-            beat_every=0.2,
-            patience=3.0,
-            storage_patience=60.0,
+            heartbeat_every=0.2,
+            heartbeat_timeout=3.0,
+            storage_timeout=60.0,
         )
-        write_result(folder / "result.json", {"search": "search", "ladder": LADDER, "variants": done.entries})
+        SearchResult("search", tuple(LADDER), 3, done.results).write(folder / "result.json")

@@ -38,6 +38,7 @@ class Search:
         possible = {
             "disk_full": self.megabytes is not None,
             "checkpoint_damaged": self.checkpoints,
+            "sender_killed": self.checkpoints,  # they are tracked too
             "storage_restarted": self.server is not None,
             "storage_locked": self.server is None,
             "interrupted_while_storage_is_locked": self.server is None,

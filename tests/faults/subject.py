@@ -179,8 +179,8 @@ def real() -> list[str]:
         "trainer.precision=fp32",
         "trainer.checkpoint_every=5",
         "hydra.sweeper.workers=2",
-        "hydra.sweeper.report_patience=null",
+        "hydra.sweeper.report_timeout=null",
         "hydra.sweeper.retries=100000",
-        "hydra.sweeper.beat_every=0.5",
-        "hydra.sweeper.patience=10",
+        "hydra.sweeper.heartbeat_every=0.5",
+        "hydra.sweeper.heartbeat_timeout=10",
     ]

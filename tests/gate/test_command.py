@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gate_helpers import LADDER, entry, result
 
 from redline.command_line import user_errors
 from redline.gate import __main__ as gate
+from redline.search.result import SearchResult
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -30,14 +32,22 @@ def ask(tmp_path, monkeypatch, capsys):
     return one
 
 
+def content(its):
+    """What the file of a result holds."""
+    return json.loads(json.dumps(asdict(its)))
+
+
 def written(path, its):
+    """``its``: a result, or whatever else JSON can be made of."""
+    if isinstance(its, SearchResult):
+        its = content(its)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(its))
     return path
 
 
 GOOD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(2, {"0": 4.0}))
-BAD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(0, {"0": 4.0}, max_stable_lr_90=[0.05, 0.2]))
+BAD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(0, {"0": 4.0}, max_stable_lr_90=(0.05, 0.2)))
 
 
 def test_a_result_passes_against_itself(ask, tmp_path):
@@ -81,9 +91,11 @@ def test_without_new_the_newest_search_is_compared_but_not_the_baseline_with_its
 
 
 def test_an_old_result_is_still_compared(ask, tmp_path):
-    old = json.loads(json.dumps(GOOD))
+    old = content(GOOD)
+    del old["key"], old["label"]
     for its in old["variants"].values():
-        del its["val_losses"], its["max_stable_lr_90"]
+        del its["val_losses"], its["max_stable_lr_90"], its["first_diverged_step"], its["short_runs"]
+        its["scouts"] = 0
     paths = written(tmp_path / "old.json", old), written(tmp_path / "new.json", GOOD)
     assert ask(*paths)[0] == 0
     assert ask(*reversed(paths))[0] == 0
@@ -96,9 +108,23 @@ def test_an_old_result_is_still_compared(ask, tmp_path):
         (GOOD, None, "NEW="),
         (GOOD, [], "NEW="),
         (GOOD, {"ladder": LADDER}, "NEW="),
-        ({**GOOD, "variants": {"qk": {}}}, GOOD, "BASELINE="),
-        (GOOD, {**GOOD, "ladder": [0.1, 0.2]}, "ladder=[0.1, 0.2]"),
-        (GOOD, {**GOOD, "variants": {"qk": GOOD["variants"]["qk"]}}, "qkv"),
+        ({**content(GOOD), "variants": {"qk": {}}}, GOOD, "BASELINE="),
+        ({**content(GOOD), "ladder": []}, GOOD, "BASELINE="),
+        ({**content(GOOD), "ladder": ["0.1"]}, GOOD, "BASELINE="),
+        ({**content(GOOD), "seeds": 0}, GOOD, "BASELINE="),
+        ({**content(GOOD), "seeds": None}, GOOD, "BASELINE="),
+        (
+            {**content(GOOD), "variants": {"qk": content(GOOD)["variants"]["qk"] | {"censored": "no"}}},
+            GOOD,
+            "BASE",
+        ),
+        (GOOD, replace(GOOD, ladder=(0.1, 0.2)), "ladder=[0.1, 0.2]"),
+        (
+            GOOD,
+            replace(GOOD, key="weight_decay"),
+            "hydra.sweeper.key=weight_decay: allowed: the baseline's, lr",
+        ),
+        (GOOD, replace(GOOD, variants={"qk": GOOD.variants["qk"]}), "qkv"),
         (GOOD, result(qk=entry(1, grid_steps=9), qkv=entry(1)), "trainer.max_steps"),
     ],
 )

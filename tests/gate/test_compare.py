@@ -1,7 +1,7 @@
 """What counts as worse."""
 
-import copy
 import math
+from dataclasses import replace
 
 import pytest
 from gate_helpers import LADDER, NATS, RESULTS, entries, entry, result
@@ -29,6 +29,11 @@ def worse(baseline, new):
     }
 
 
+def with_variant(its, name, **changed):
+    """A result in which that variant is another."""
+    return replace(its, variants={**its.variants, name: replace(its.variants[name], **changed)})
+
+
 def lr(before, now):
     return compare_lr(before, now, LADDER)
 
@@ -40,31 +45,33 @@ def loss(before, now):
 @given(RESULTS)
 @settings(deadline=None, derandomize=True)
 def test_nothing_is_worse_than_itself(its):
-    assert worse(its, copy.deepcopy(its)) == set()
+    assert worse(its, its) == set()
 
 
 @given(RESULTS, st.data(), st.floats(0.01, 0.99))
 @settings(deadline=None, derandomize=True)
 def test_an_edge_below_the_baselines_interval_is_worse_in_that_variant_alone(its, data, share):
-    name = data.draw(st.sampled_from(sorted(its["variants"])))
-    was = edge_interval(its["variants"][name], LADDER)
+    name = data.draw(st.sampled_from(sorted(its.variants)))
+    was = edge_interval(its.variants[name], LADDER)
     assume(was is not None and was[0] > 0)
-    new = copy.deepcopy(its)
     low, high = was[0] * share * 0.5, was[0] * share
-    new["variants"][name] |= {"max_stable_lr": low, "max_stable_lr_90": [low, high], "censored": None}
-    assert worse(its, new) == {name}
+    changed = {"max_stable_lr": low, "max_stable_lr_90": (low, high), "censored": None}
+    assert worse(its, with_variant(its, name, **changed)) == {name}
 
 
 @given(RESULTS, st.data(), st.floats(0.16, 3.0))
 @settings(deadline=None, derandomize=True)
 def test_a_loss_that_every_seed_shows_is_worse_in_that_variant_alone(its, data, nats):
-    name = data.draw(st.sampled_from(sorted(its["variants"])))
-    new = copy.deepcopy(its)
-    now = new["variants"][name]
-    assume(now["best_val_loss"] is not None)
-    for key in ("val_loss", "best_val_loss"):
-        now[key] = None if now[key] is None else now[key] + nats
-    now["val_losses"] = {seed: its + nats for seed, its in now["val_losses"].items()}
+    name = data.draw(st.sampled_from(sorted(its.variants)))
+    was = its.variants[name]
+    assume(was.best_val_loss is not None)
+    new = with_variant(
+        its,
+        name,
+        val_loss=None if was.val_loss is None else was.val_loss + nats,
+        best_val_loss=was.best_val_loss + nats,
+        val_losses={seed: loss + nats for seed, loss in was.val_losses.items()},
+    )
     assert worse(its, new) == {name}
     assert worse(new, its) == set()
 
@@ -73,7 +80,7 @@ def test_a_loss_that_every_seed_shows_is_worse_in_that_variant_alone(its, data, 
 @settings(deadline=None, derandomize=True)
 def test_two_edges_are_not_each_worse_than_the_other(a, b):
     assert not (lr(a, b).worse and lr(b, a).worse)
-    assume(a["best_val_loss"] is not None and b["best_val_loss"] is not None)
+    assume(a.best_val_loss is not None and b.best_val_loss is not None)
     assert not (loss(a, b).worse and loss(b, a).worse)
 
 
@@ -121,7 +128,7 @@ def test_censored_and_open_edges(was, now, is_worse):
 
 
 def test_before_there_were_intervals_a_result_had_its_bracket():
-    old = {key: value for key, value in entry(1).items() if key != "max_stable_lr_90"}
+    old = entry(1, max_stable_lr_90=None)
     assert edge_interval(old, LADDER) == (0.2, 0.4)
     assert lr(old, entry(0, max_stable_lr_90=[0.1, 0.19])).worse
     assert not lr(old, entry(0, max_stable_lr_90=[0.1, 0.21])).worse
@@ -162,7 +169,7 @@ def test_with_one_seed_the_tolerance_holds(rise, is_worse, seeds):
 
 @pytest.mark.parametrize(("rise", "is_worse"), [(0.14, False), (0.16, True)])
 def test_results_that_name_no_seeds_are_compared_by_their_mean(rise, is_worse):
-    before = {key: value for key, value in entry(1, {"0": 4.0, "1": 4.2}).items() if key != "val_losses"}
+    before = entry(1, {"0": 4.0, "1": 4.2}, val_losses={})
     assert loss(before, entry(1, {"0": 4.1 + rise - 0.05, "1": 4.1 + rise + 0.05})).worse is is_worse
 
 
@@ -192,4 +199,4 @@ def test_a_worse_variant_is_not_hidden_by_a_better_one():
     before = result(qk=entry(1, {"0": 4.0}), qkv=entry(1, {"0": 4.0}))
     after = result(qk=entry(ABOVE, {"0": 3.0}), qkv=entry(1, {"0": 4.5}))
     assert worse(before, after) == {"qkv"}
-    assert math.isinf(lr(before["variants"]["qk"], after["variants"]["qk"]).interval[1])
+    assert math.isinf(lr(before.variants["qk"], after.variants["qk"]).interval[1])

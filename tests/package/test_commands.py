@@ -14,7 +14,7 @@ HEAVY = {"torch", "lightning", "mlflow"}
 def redline(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, *python, "-m", "redline", *words]
     return subprocess.run(
-        command, cwd=cwd, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=120
+        command, cwd=cwd, env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=600
     )
 
 
@@ -75,4 +75,4 @@ def test_a_mistake_is_one_line_and_status_two(words: list[str], said: list[str],
 def test_nothing_waits_to_be_sent(tmp_path: Path) -> None:
     done = redline("send", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "0 run(s) sent, 0 left" in done.stdout
+    assert done.stdout == "all is sent\n"

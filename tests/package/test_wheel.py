@@ -21,7 +21,7 @@ def redline(installed: Path, clean_environment: dict[str, str], tmp_path: Path) 
             env=clean_environment,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
 
     return run
@@ -49,7 +49,7 @@ def test_what_runs_is_what_was_installed(
 def test_a_search_its_report_and_the_gate(redline: Redline, shared: Path, tmp_path: Path) -> None:
     done = redline(
         *["search", "experiment=smoke", "norm=baseline,qk", "trainer.accelerator=cpu", "lr=0.1,10"],
-        *["trainer.max_steps=20", "search.name=small", "hydra.sweeper.report_patience=null"],
+        *["trainer.max_steps=20", "search.name=small", "hydra.sweeper.report_timeout=null"],
         f"data.cache_dir={shared / 'tokens'}",
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,13 +9,17 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
+from redline.metrics import MAX_LOGIT, NORM, VAL_LOSS, VAL_PERPLEXITY, of_layer
 from redline.report.stores import Stores
-from redline.search.policy.answer import variant_result, write_result
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point
+from redline.search.result import SearchResult
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
-from redline.search.store.study import VariantStudy
-from redline.stability import Outcome
+from redline.search.store.study import Claim, VariantStudy
+from redline.search.trainable import Facts
+from redline.stability import Outcome, SearchRule, build_rules
 
 LADDER = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 INITIAL = 7.0  # nats
@@ -24,15 +28,18 @@ ODD_NAME = """qk, data.path=<b>a/$x_$ & 'y'"</b>"""
 STEPS = list(range(0, 100, 10))
 SITES = ("qkv", "proj", "fc1", "fc2")
 
-KINDS = ["one-variant", "all-diverged", "untracked", "running", "full"]  # of searches, see conftest
+KINDS = ["one-variant", "all-diverged", "untracked", "running", "other", "full"]  # of searches, see conftest
+RULES = {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}}
+FACTS = Facts(max_steps=100, precision="fp32")
 
 Curves = Mapping[str, Mapping[int, float]]  # metric -> step -> value
 
 
 @dataclass(frozen=True)
 class Fake:
-    """A run. ``late``: rule 5 said so after it had finished. ``state``: finished, running or crash.
-    ``sent_late``: MLflow had it only after its end.
+    """A run. ``late``: a smaller LR says so, after it had finished; ``told``: MLflow was told of that.
+
+    ``state``: finished, running or crash.
     """
 
     rung: int
@@ -40,7 +47,7 @@ class Fake:
     val_loss: float | None = 4.0
     reason: str | None = None
     late: bool = False
-    sent_late: bool = False
+    told: bool = True
     state: str = "finished"
     curves: Curves = field(default_factory=dict)
 
@@ -50,11 +57,11 @@ def norms(
 ) -> dict[str, dict[int, float]]:
     """Growing output norms; ``odd`` replaces those of fc2 in layer 1 at its steps."""
     curves = {
-        f"norm/{site}/layer_{layer:02d}": {step: size * (1 + step / 10) * (layer + 1) for step in steps}
+        of_layer(NORM, site, layer): {step: size * (1 + step / 10) * (layer + 1) for step in steps}
         for site in SITES
         for layer in range(layers)
     }
-    curves["norm/fc2/layer_01"].update(odd or {})
+    curves[of_layer(NORM, "fc2", 1)].update(odd or {})
     return curves
 
 
@@ -76,54 +83,57 @@ def add_search(
     *,
     seeds: int = 1,
     ended: bool = True,
+    key: str = "lr",
+    label: str = "LR",
+    facts: Facts = FACTS,
+    perplexity: bool = True,
 ) -> None:
-    storage = open_storage(stores.storage, patience=60.0)
+    """``perplexity``: it is of a language model."""
+    storage = open_storage(stores.storage, timeout=60.0)
     client = MlflowClient(stores.tracking_uri) if stores.tracking_uri else None
     experiment = None
     if client is not None:
         experiment = client.create_experiment(name, (stores.searches.parent / "artifacts" / name).as_uri())
-    entries = {}
+    results = {}
     for variant, fakes in variants.items():
-        facts = {
+        attributes = {
             "search": name,
             "variant": variant,
             "fingerprint": "made up",
             "ladder": LADDER,
             "seeds": seeds,
-            "precision": "fp32",
-            "max_steps": 100,
+            "key": key,
+            "label": label,
+            "is_short": False,
+            "rules": RULES,
+            "facts": facts.to_dict(),
         }
-        study = VariantStudy(storage, f"{name}/{variant}", LADDER, facts)
+        study = VariantStudy(storage, f"{name}/{variant}", attributes)
         for fake in fakes:
-            run_id = None if client is None else _track(client, experiment, name, variant, fake)
-            _add_trial(study, fake, run_id)
-        numbers = {study.point_of(trial): trial.number for trial in study.trials()}
-        late = {Point(its.rung, its.seed): its.reason for its in fakes if its.late and its.reason}
-        study.set_late_verdicts({numbers[point]: reason for point, reason in late.items()})
+            claim = _add_trial(study, fake, perplexity)
+            if client is not None:
+                _track(client, experiment, {"search": name, "variant": variant}, claim, fake)
         if ended:
-            verdicts = {Point(its.rung, its.seed): its.reason for its in fakes if its.state == "finished"}
-            entries[variant] = variant_result(
-                study.state().outcomes, verdicts, LADDER, seeds=seeds, vote="majority", max_steps=100
-            )
+            question, rules = Question(tuple(LADDER), seeds, "majority", 1.0), build_rules(RULES, SearchRule)
+            results[variant] = variant_result(search_state(question, rules, study.state().outcomes), facts)
+            study.answer(results[variant])
             study.study.set_user_attr("finished", True)
     if ended:
         (stores.searches / name).mkdir()
-        result = {"search": name, "ladder": LADDER, "seeds": seeds, "variants": entries}
-        write_result(stores.searches / name / "result.json", result)
+        result = SearchResult(name, tuple(LADDER), seeds, results, key, label)
+        result.write(stores.searches / name / "result.json")
 
 
 def add_full_search(stores: Stores) -> None:
     """The search "full": two variants, two seeds, every kind of run."""
-    stable = norms(STEPS, layers=3) | {"attention/max_logit": {0: 10.0, 50: 800.0, 90: 700.0}}
-    burst = norms(STEPS[:4], 3, odd={20: math.inf, 30: math.nan}) | {
-        "attention/max_logit": {0: 9.0, 10: math.inf}
-    }
-    logits = {"attention/max_logit": {0: 9.0, 10: 2.0e4}}
+    stable = norms(STEPS, layers=3) | {MAX_LOGIT: {0: 10.0, 50: 800.0, 90: 700.0}}
+    burst = norms(STEPS[:4], 3, odd={20: math.inf, 30: math.nan}) | {MAX_LOGIT: {0: 9.0, 10: math.inf}}
+    logits = {MAX_LOGIT: {0: 9.0, 10: 2.0e4}}
     full = {
         "baseline": [
             Fake(0, val_loss=4.5, curves=stable),
             Fake(1, val_loss=4.25, curves=stable),
-            Fake(1, 1, val_loss=4.375, curves=stable, sent_late=True),
+            Fake(1, 1, val_loss=4.375, curves=stable),
             Fake(2, val_loss=None, reason="non_finite", curves=burst),
             Fake(2, 1, val_loss=9.5, reason="no_learning", curves=logits),
             Fake(5, val_loss=None, reason="blow_up", curves=logits),
@@ -131,6 +141,7 @@ def add_full_search(stores: Stores) -> None:
         ODD_NAME: [
             Fake(0, val_loss=4.125, curves=stable),
             Fake(2, val_loss=4.0, curves=stable),
+            Fake(2, 1, val_loss=4.0, curves=stable),
             Fake(3, val_loss=4.5, reason="degraded", late=True, curves=norms(STEPS, 3, size=2.5)),
             Fake(3, 1, val_loss=4.75, reason="degraded", late=True),
             Fake(4, state="crash"),
@@ -139,48 +150,42 @@ def add_full_search(stores: Stores) -> None:
     add_search(stores, "full", full, seeds=2)
 
 
-def _add_trial(study: VariantStudy, fake: Fake, run_id: str | None) -> None:
+def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> Claim:
     claim = study.claim(Point(fake.rung, fake.seed), Owner.here())
     assert claim is not None
     if fake.state == "crash":
         study.fail(claim.number, "crash")
     elif fake.state == "running":
-        study.note(claim, "run_id", run_id)
         study.report(claim, 40, 5.25)
     else:
         ended_early = fake.reason is not None and fake.val_loss is None
+        known = perplexity and fake.val_loss is not None
         outcome = Outcome(
-            lr=LADDER[fake.rung],
+            value=LADDER[fake.rung],
             seed=fake.seed,
-            diverged=fake.reason is not None and not fake.late,
             reason=None if fake.late else fake.reason,
             step=30 if ended_early else 99,
             optimizer_steps=31 if ended_early else 100,
             val_loss=fake.val_loss,
-            val_perplexity=None if fake.val_loss is None else math.exp(fake.val_loss),
+            numbers={"perplexity": math.exp(fake.val_loss)} if known and fake.val_loss is not None else {},
             initial_loss=INITIAL,
             train_loss=4.0,
-            run_id=None if fake.sent_late else run_id,
-            run_key=_key(fake),
             seconds=2.5,
         )
         study.finish(claim, outcome, outcome.reason)
+    return claim
 
 
-def _key(fake: Fake) -> str:
-    return f"{fake.rung}-{fake.seed}-{id(fake)}"
-
-
-def _track(client: MlflowClient, experiment: Any, search: str, variant: str, fake: Fake) -> str:
-    tags = {"search": search, "variant": variant, "seed": str(fake.seed), "lr": f"{LADDER[fake.rung]:g}"}
-    tags["run_key"] = _key(fake)
-    run_id = client.create_run(experiment, run_name=variant, tags=tags).info.run_id
+def _track(client: MlflowClient, experiment: Any, tags: Mapping[str, str], claim: Claim, fake: Fake) -> None:
+    its = {"trial": str(claim.number), "seed": str(fake.seed), "lr": f"{LADDER[fake.rung]:g}"}
+    run_id = client.create_run(experiment, run_name=tags["variant"], tags={**tags, **its}).info.run_id
     curves = dict(fake.curves)
     if fake.val_loss is not None:
-        curves |= {"val/loss": {99: fake.val_loss}, "val/perplexity": {99: math.exp(fake.val_loss)}}
+        curves |= {VAL_LOSS: {99: fake.val_loss}, VAL_PERPLEXITY: {99: math.exp(fake.val_loss)}}
     points = [Metric(key, value, 0, step) for key, its in curves.items() for step, value in its.items()]
     for start in range(0, len(points), 1000):
         client.log_batch(run_id, metrics=points[start : start + 1000])
-    client.log_batch(run_id, tags=[RunTag("verdict", "diverged" if fake.reason else "stable")])
+    reason = fake.reason if fake.told else None
+    verdict = {"verdict": "diverged" if reason else "stable", "reason": reason or ""}
+    client.log_batch(run_id, tags=[RunTag(*tag) for tag in verdict.items()])
     client.set_terminated(run_id)
-    return run_id

@@ -1,25 +1,26 @@
 """What a search looks like once it is read back."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_up_store import LADDER, ODD_NAME
+from mlflow import MlflowClient
 
 from redline.errors import UserError
 from redline.report import load_search
 from redline.report.__main__ import main
-from redline.report.load import read_search
+from redline.report.curves import ChainedCurves, NoCurves, open_curves
+from redline.report.load import read_search, search_in
 from redline.report.search import pair
 from redline.report.stores import Stores
-from redline.report.tracking import NoCurves
+from redline.search.result import SearchResult
 
 
 def load(stores: Stores, name: str | None = None):
-    return load_search(
-        name, storage=stores.storage, tracking_uri=stores.tracking_uri, searches=stores.searches
-    )
+    return load_search(name, storage=stores.storage, tracking_uri=stores.tracking_uri)
 
 
 def test_the_latest_search_is_the_default(stores: Stores) -> None:
@@ -27,16 +28,16 @@ def test_the_latest_search_is_the_default(stores: Stores) -> None:
     assert (search.name, search.finished, search.seeds) == ("full", True, 2)
     assert search.ladder == tuple(LADDER)
     assert [variant.name for variant in search.variants] == ["baseline", ODD_NAME]
-    assert search.variant(ODD_NAME).norm == "qk"
+    assert (search.key, search.label) == ("lr", "LR")
     with pytest.raises(KeyError, match="baseline"):
         search.variant("qkw")
 
 
 def test_a_late_verdict_counts_and_a_crash_is_no_divergence(stores: Stores) -> None:
-    runs = {run.lr: run for run in load(stores).variant(ODD_NAME).runs}
+    runs = {run.value: run for run in load(stores).variant(ODD_NAME).runs}
     assert (runs[0.2].verdict, runs[0.2].reason) == ("diverged", "degraded")
     assert (runs[0.5].verdict, runs[0.5].reason, runs[0.5].val_loss) == ("crashed", None, None)
-    assert [run.lr for run in load(stores).variant(ODD_NAME).finished_runs] == [0.02, 0.1, 0.2, 0.2]
+    assert [run.value for run in load(stores).variant(ODD_NAME).finished_runs] == [0.02, 0.1, 0.1, 0.2, 0.2]
 
 
 def test_curves_keep_nan_and_infinity(stores: Stores) -> None:
@@ -53,7 +54,12 @@ def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> No
     stable, diverged = load(stores).variant("baseline").pair
     assert stable is not None
     assert diverged is not None
-    assert (stable.lr, stable.verdict, diverged.lr, diverged.verdict) == (0.05, "stable", 0.1, "diverged")
+    assert (stable.value, stable.verdict, diverged.value, diverged.verdict) == (
+        0.05,
+        "stable",
+        0.1,
+        "diverged",
+    )
     assert stable.seed == diverged.seed
     others = tuple(run for run in load(stores).variant("baseline").finished_runs if run != diverged)
     stable, diverged = pair(others, 0.05, 0.1)
@@ -80,14 +86,31 @@ def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_run_that_reached_mlflow_after_its_end_has_its_curves(stores: Stores) -> None:
-    late = next(run for run in load(stores).variant("baseline").runs if (run.lr, run.seed) == (0.05, 1))
-    assert len(late.history("norm/qkv/layer_00").steps) > 0
+def test_a_run_is_found_in_mlflow_by_the_tags_of_its_trial(stores: Stores) -> None:
+    """Nothing in the study names it: MLflow may have had it only after its end."""
+    run = next(run for run in load(stores).variant("baseline").runs if (run.value, run.seed) == (0.05, 1))
+    assert len(run.history("norm/qkv/layer_00").steps) > 0
+    tags = MlflowClient(stores.tracking_uri).get_run(run.run_id).data.tags
+    assert (tags["search"], tags["variant"], tags["trial"]) == ("full", "baseline", str(run.number))
+    assert (tags["lr"], tags["seed"]) == ("0.05", "1")
+
+
+def test_variants_may_have_different_trackers(stores: Stores, tmp_path: Path) -> None:
+    others = f"sqlite:///{tmp_path}/none.db"
+    assert stores.tracking_uri is not None
+    chained = ChainedCurves([open_curves(others), open_curves(stores.tracking_uri)])
+    search = search_in(stores.storage, chained, "full")
+    assert [run.run_id for run in search.runs] == [run.run_id for run in load(stores).runs]
+    assert len(search.runs[0].history("val/loss").steps) == 1
+    assert chained.trouble is not None
+    assert "none.db" in chained.trouble
+    assert replace(search.runs[0], number=99).run_id is None
 
 
 def test_a_run_that_mlflow_lacks_does_not_hide_the_others(stores: Stores) -> None:
     search = load(stores)
-    assert len(search.curves.history("0" * 32, "val/loss").steps) == 0
+    gone = replace(search.runs[0], number=99)
+    assert (gone.run_id, gone.metrics, len(gone.history("val/loss").steps)) == (None, frozenset(), 0)
     assert search.curves.trouble is None
     assert len(search.runs[0].history("val/loss").steps) == 1
 
@@ -96,8 +119,26 @@ def test_an_end_that_another_machine_saw_is_read_from_the_storage(stores: Stores
     """`result.json` is in a folder that this machine does not see."""
     search = read_search(Stores(stores.storage, None, tmp_path), "full")
     assert isinstance(search.curves, NoCurves)
-    assert not search.finished  # made-up studies hold no result
+    assert search.finished
+    assert search.result == SearchResult.read(stores.searches / "full" / "result.json")
     assert search.variant("baseline").max_stable_lr == 0.05
+
+
+def test_before_the_end_the_edge_is_what_is_known_of_it(stores: Stores) -> None:
+    search = load(stores, "running")
+    assert (search.finished, search.result.variants) == (False, {})
+    edges = [(its.max_stable_lr, its.first_diverged_lr) for its in search.variants]
+    assert edges == [(0.02, 0.2), (None, None)]
+
+
+def test_what_was_searched_need_not_be_a_learning_rate(stores: Stores) -> None:
+    search = read_search(replace(stores, tracking_uri=None), "other")
+    assert (search.key, search.searched, search.loss_name) == ("weight_decay", "weight decay", "final score")
+    assert search.variants[0].facts.max_steps is None
+    assert [(run.value, run.val_perplexity) for run in search.variants[1].runs] == [
+        (0.02, None),
+        (0.05, None),
+    ]
 
 
 def ask(stores: Stores, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -121,13 +162,6 @@ def test_where_there_is_no_storage_none_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"storage=sqlite:///.*not there"):
         read_search(Stores(f"sqlite:///{tmp_path}/optuna.db", None, tmp_path))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_damaged_result_is_one_line(stores: Stores, tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "result.json").write_text('{"search": ')
-    with pytest.raises(UserError, match=r"result\.json: is no search's result"):
-        read_search(Stores(stores.storage, None, tmp_path), "full")
 
 
 def test_the_command_says_where_the_report_is(

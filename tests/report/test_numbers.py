@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 from made_up_store import INITIAL, ODD_NAME
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import redline.report
 from redline.report import Curve, Search, loss_against_lr, max_attention_logit, norm_curves, norm_heatmap
 from redline.report.load import read_search
-from redline.report.logits import largest_logit
-from redline.report.norms import Growth, first_growth, output_norms
-from redline.report.sections.growth import growth_sentence
-from redline.report.sensitivity import common_lrs, sensitivities
 from redline.report.stores import Stores
+from redline.report.topics.attention_logit import largest_logit
+from redline.report.topics.lr_sensitivity import common_values, sensitivities
+from redline.report.topics.output_norms import Growth, first_growth, growth_sentence, output_norms
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +64,12 @@ def test_steps_that_only_one_run_logged_are_not_compared() -> None:
 
 
 def test_the_sentence_names_site_layer_step_and_verdict(full: Search) -> None:
-    said = growth_sentence(full.variant("baseline"), 2.0)
+    said = growth_sentence(full.variant("baseline"), "LR")
     assert "fc2 of layer 1 grew first. At step 20 its norm was no finite number" in said
     assert "(LR 0.1 against 0.05; it was judged diverged by non_finite at step 30)" in said
-    said = growth_sentence(full.variant(ODD_NAME), 2.0)
+    said = growth_sentence(full.variant(ODD_NAME), "LR")
     assert "grew first. At step 0 its norm was 2.5 times the stable run's" in said
-    assert "no layer's output exceeded 3 times" in growth_sentence(full.variant(ODD_NAME), 3.0)
+    assert "no layer's output exceeded 3 times" in growth_sentence(full.variant(ODD_NAME), "LR", 3.0)
 
 
 def test_norms_are_read_by_site_and_layer(full: Search) -> None:
@@ -83,10 +83,10 @@ def test_norms_are_read_by_site_and_layer(full: Search) -> None:
 def test_sensitivity_is_on_the_rungs_that_were_run(full: Search) -> None:
     """A run without a loss, or with one above that at initialisation, counts as that one."""
     baseline, odd = sensitivities(full)
-    assert baseline.own_lrs == (0.02, 0.05, 0.1, 1.0)
+    assert baseline.own_values == (0.02, 0.05, 0.1, 1.0)
     at = {0.02: 4.5, 0.05: (4.25 + 4.375) / 2, 0.1: INITIAL, 1.0: INITIAL}
     assert baseline.own == pytest.approx(sum(at.values()) / 4 - min(at.values()))
-    assert common_lrs(full) == (0.02, 0.1)
+    assert common_values(full) == (0.02, 0.1)
     assert baseline.common == pytest.approx((at[0.02] + at[0.1]) / 2 - at[0.02])
     assert odd.common == pytest.approx((4.125 + 4.0) / 2 - 4.0)
 
@@ -94,15 +94,15 @@ def test_sensitivity_is_on_the_rungs_that_were_run(full: Search) -> None:
 def test_one_rung_has_no_sensitivity(stores: Stores) -> None:
     qk, qkv = sensitivities(read_search(stores, "running"))
     assert qk.own == pytest.approx((4.0 + INITIAL) / 2 - 4.0)
-    assert (qk.common, qkv.own, qkv.own_lrs) == (None, None, ())
+    assert (qk.common, qkv.own, qkv.own_values) == (None, None, ())
 
 
 def test_the_largest_logit_is_the_runs_maximum(full: Search) -> None:
-    found = {(run.lr, run.seed): largest_logit(run) for run in full.variant("baseline").runs}
+    found = {(run.value, run.seed): largest_logit(run) for run in full.variant("baseline").runs}
     assert found[0.02, 0] == 800.0
     assert found[0.1, 0] == math.inf
     assert found[1.0, 0] == 2.0e4
-    assert largest_logit(full.variant(ODD_NAME).runs[2]) is None
+    assert largest_logit(full.variant(ODD_NAME).runs[3]) is None
 
 
 def test_figures_are_drawn_from_a_search_alone(full: Search, stores: Stores) -> None:
@@ -117,6 +117,12 @@ def test_figures_are_drawn_from_a_search_alone(full: Search, stores: Stores) -> 
         norm_curves(read_search(stores, "all-diverged"), "qk")
     with pytest.raises(KeyError):
         norm_curves(full, "qkw")
+
+
+def test_norms_that_are_no_number_have_a_colour_of_their_own(full: Search) -> None:
+    meshes = [its for axes in norm_heatmap(full, "baseline").axes for its in axes.collections]
+    above = [mesh.get_array() > mesh.norm.vmax for mesh in meshes if isinstance(mesh, QuadMesh)]
+    assert [its.filled(False).sum() for its in above if its.any()] == [2]  # fc2 of the diverged run
 
 
 def test_a_runs_marker_is_at_its_loss_or_in_the_band_above(full: Search) -> None:

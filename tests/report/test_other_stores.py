@@ -40,7 +40,7 @@ def numbers(search: Search) -> list[Any]:
     """All that a report may show of a search, but for the names that stores give."""
     found: list[Any] = []
     for variant in search.variants:
-        found.append((variant.name, variant.entry, variant.max_stable_lr, variant.first_diverged_lr))
+        found.append((variant.name, variant.result, variant.max_stable_lr, variant.first_diverged_lr))
         for run in variant.runs:
             curves = {name: run.history(name) for name in sorted(run.metrics)}
             points = {
@@ -48,7 +48,7 @@ def numbers(search: Search) -> list[Any]:
                 for name, its in curves.items()
             }
             loss = None if run.val_loss is None or math.isnan(run.val_loss) else run.val_loss
-            found.append((run.lr, run.seed, run.verdict, run.reason, run.step, loss, points))
+            found.append((run.value, run.seed, run.verdict, run.reason, run.step, loss, points))
     return found
 
 

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from page_reader import read_page
 
 from redline.report import write_report
-from redline.report.literature import literature
+from redline.report.blocks import RYBAKOV, WORTSMAN
 from redline.report.load import read_search
 from redline.report.stores import Stores
+from redline.report.topics.perplexity import PAPER_PERPLEXITY
 
 Written = dict[str, Path]
 
@@ -75,8 +76,7 @@ def test_perplexities_are_exp_of_the_mean_loss_beside_the_papers(written: Writte
     assert ours["at its largest stable LR"] == f"{math.exp((4.25 + 4.375) / 2):.2f}"
     assert ours["at LR 0.02"] == f"{math.exp(4.5):.2f}"
     assert odd["against baseline"] == f"{math.exp(4.125 - 4.5) - 1:+.1%}"
-    paper = literature().rybakov
-    assert ours["paper: at LR 0.0003"] == f"{paper.perplexity.baseline:.2f}"
+    assert ours["paper: at LR 0.0003"] == f"{PAPER_PERPLEXITY['baseline']:.2f}"
     # With a further key it is another variant than the paper's qk.
     assert odd["paper: at LR 0.0003"] == odd["paper: first diverged"] == "–"
     assert "another model" in read_page(written["full"]).text
@@ -85,14 +85,15 @@ def test_perplexities_are_exp_of_the_mean_loss_beside_the_papers(written: Writte
 @pytest.mark.parametrize("name", KINDS)
 def test_every_page_is_whole_and_needs_nothing_beside_it(written: Written, name: str) -> None:
     path, page = written[name], read_page(written[name])
-    cited = {literature().rybakov.url, literature().wortsman.url}
+    cited = {RYBAKOV.url, WORTSMAN.url}
     for tag, address in page.addresses:
         assert address.startswith(("#", "data:")) or (tag == "a" and address in cited), address[:80]
     html = path.read_text()
     assert not set(page.tags) & {"script", "iframe", "object", "embed"}
     assert "@import" not in html
     assert "url(" not in html
-    for section in ("result", "loss_against_lr", "lr_sensitivity", "growth", "norm_curves", "norm_heatmap"):
+    of_layers = () if name == "other" else ("growth", "norm_curves", "norm_heatmap", "max_attention_logit")
+    for section in ("result", "loss_against_lr", "lr_sensitivity", *of_layers, "cost", "runs"):
         assert f'<section id="{section}">' in html
     for words in ("Traceback", "None", "nan ", "Undefined"):
         assert words not in page.text.replace("None of the runs", "").replace("was NaN", "")
@@ -134,6 +135,44 @@ def test_without_tracking_the_page_says_that_there_are_no_curves(written: Writte
     assert "There are no curves: nothing was tracked" in page.text
     assert "None of the runs logged attention/max_logit: nothing was tracked" in page.text
     assert page.rows("result")[0]["max stable LR"] == "0.02"
+
+
+def test_a_search_of_another_trainable_speaks_of_what_was_searched(written: Written) -> None:
+    """Of no learning rate, no nats, no perplexity, no layer and no paper whose variants it has not."""
+    path, page = written["other"], read_page(written["other"])
+    row = page.rows("result")[0]
+    assert (row["max stable weight decay"], row["first diverged"], row["final score"]) == (
+        "0.05",
+        "0.1",
+        "0.25",
+    )
+    assert page.rows("result")[1]["rule that broke"] == "degraded at 99"
+    assert "Final score against weight decay" in page.text
+    assert "Largest stable weight decay" in page.text
+    assert "Weight decay sensitivity" in page.text
+    runs = page.rows("runs")
+    assert {"weight decay", "final score"} < set(runs[0])
+    assert not {"LR", "perplexity", "MLflow run"} & set(runs[0])
+    assert page.rows("cost")[0]["grid"] == str(6 * 100)
+    for section in ("growth", "norm_curves", "norm_heatmap", "max_attention_logit", "perplexity"):
+        assert f'<section id="{section}">' not in path.read_text()
+    assert RYBAKOV.url not in path.read_text()
+    for words in (
+        "learning rate",
+        "LR",
+        "erplexity",
+        "in nats",
+        "attention",
+        "word frequency",
+        "steps a run",
+    ):
+        assert words not in page.text, words
+
+
+def test_the_paper_is_cited_only_where_a_variant_is_its_own(written: Written) -> None:
+    """The made-up searches of `qk` have it; `full` beside a variant of ours that has not."""
+    for name in ("one-variant", "running", "full"):
+        assert "paper: first diverged" in read_page(written[name]).rows("perplexity")[0]
 
 
 def test_where_every_trial_diverged_there_is_nothing_to_compare_with(written: Written) -> None:

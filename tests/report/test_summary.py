@@ -1,59 +1,83 @@
-"""The end of a search: its report as a job, and its one summary run."""
+"""The end of a search: its report, and its one summary run in every tracker."""
 
 import json
 from pathlib import Path
 
 import pytest
+from made_up_store import Fake, add_search, make_stores
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
-from redline.report.job import publish
+from redline.report.job import Published, publish, publish_summary
 from redline.report.load import read_search
 from redline.report.stores import Stores
-from redline.report.summary import publish_summary
 
 
-def payload(stores: Stores, search: str, **changed: object) -> dict:
-    directory = str(stores.searches / search)
-    its = {"search": search, "storage": stores.storage, "tracking_uri": stores.tracking_uri}
-    return {**its, "directory": directory, "reference": "qk", **changed}
+def published(stores: Stores, search: str, *tracking_uris: str) -> Published:
+    return publish(search, stores.storage, tracking_uris, stores.searches / search, "qk")
+
+
+def runs_of(tracking_uri: str, search: str, where: str) -> list[Run]:
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(search)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], where))
 
 
 def test_every_end_of_a_search_updates_one_summary_run(stores: Stores) -> None:
-    done = publish(payload(stores, "one-variant"), lambda message: None)
-    assert done["trouble"] is None
     assert stores.tracking_uri is not None
-    publish_summary(read_search(stores, "one-variant"), stores.tracking_uri, [Path(done["path"])])
-    client = MlflowClient(stores.tracking_uri)
-    experiment = client.get_experiment_by_name("one-variant")
-    assert experiment is not None
-    [summary] = client.search_runs([experiment.experiment_id], "tags.summary = 'true'")
+    done = published(stores, "one-variant", stores.tracking_uri)
+    assert done.trouble is None
+    publish_summary(read_search(stores, "one-variant"), stores.tracking_uri, [done.path])
+    [summary] = runs_of(stores.tracking_uri, "one-variant", "tags.summary = 'true'")
     assert (summary.info.run_name, summary.info.status) == ("summary", "FINISHED")
     assert summary.data.tags["search"] == "one-variant"
     entry = json.loads((stores.searches / "one-variant" / "result.json").read_text())["variants"]["qk"]
     assert entry["max_stable_lr"] is None
     headlines = {"best_lr", "best_val_loss", "trials", "optimizer_steps", "grid_steps"}
     assert summary.data.metrics == {f"{key}/qk": entry[key] for key in headlines}
-    kept = {file.path for file in client.list_artifacts(summary.info.run_id)}
-    beside = {path.name for path in Path(done["path"]).parent.iterdir()}
-    assert kept == {"result.json", *beside}
-    assert "report.html" in kept
+    artifacts = MlflowClient(stores.tracking_uri).list_artifacts(summary.info.run_id)
+    beside = {path.name for path in done.path.parent.iterdir()}
+    assert {file.path for file in artifacts} == {"result.json", *beside}
+    assert "report.html" in beside
 
 
 def test_a_variants_edge_is_a_metric_whatever_its_name(stores: Stores) -> None:
     assert stores.tracking_uri is not None
     publish_summary(read_search(stores, "full"), stores.tracking_uri, [])
-    client = MlflowClient(stores.tracking_uri)
-    experiment = client.get_experiment_by_name("full")
-    assert experiment is not None
-    [summary] = client.search_runs([experiment.experiment_id], "tags.summary = 'true'")
+    [summary] = runs_of(stores.tracking_uri, "full", "tags.summary = 'true'")
     edges = {key: value for key, value in summary.data.metrics.items() if key.startswith("max_stable_lr/")}
     assert edges == {"max_stable_lr/baseline": 0.05, "max_stable_lr/qk_ data.path__b_a__x__ _ _y____b_": 0.1}
 
 
+def test_a_verdict_that_turned_after_its_runs_end_is_tagged(tmp_path: Path) -> None:
+    """Of the runs at 0.02, 0.05 and 0.1 the second was worse than the first, which came later."""
+    stores = make_stores(tmp_path)
+    assert stores.tracking_uri is not None
+    fakes = [
+        Fake(0),
+        Fake(1, val_loss=4.5, reason="degraded", late=True, told=False),
+        Fake(2, val_loss=None, reason="blow_up"),
+    ]
+    add_search(stores, "turned", {"qk": fakes})
+    for expected in ("stable", ""), ("diverged", "degraded"):
+        [turned] = runs_of(stores.tracking_uri, "turned", "tags.lr = '0.05'")
+        assert (turned.data.tags["verdict"], turned.data.tags["reason"]) == expected
+        publish_summary(read_search(stores, "turned"), stores.tracking_uri, [])
+    others = {
+        its.data.tags["lr"]: its.data.tags
+        for its in runs_of(stores.tracking_uri, "turned", "tags.lr != '0.05'")
+    }
+    assert {lr: (tags["verdict"], tags["reason"]) for lr, tags in others.items()} == {
+        "0.02": ("stable", ""),
+        "0.1": ("diverged", "blow_up"),
+    }
+
+
 def test_a_search_that_is_not_tracked_has_a_report_all_the_same(stores: Stores) -> None:
-    done = publish(payload(stores, "untracked", tracking_uri=None), lambda message: None)
-    assert done["trouble"] is None
-    assert Path(done["path"]).is_file()
+    done = published(stores, "untracked")
+    assert done.trouble is None
+    assert done.path.is_file()
     assert MlflowClient(stores.tracking_uri).get_experiment_by_name("untracked") is None
 
 
@@ -61,7 +85,17 @@ def test_a_search_that_is_not_tracked_has_a_report_all_the_same(stores: Stores) 
 def test_a_tracker_that_is_gone_costs_the_copy_and_not_the_report(
     stores: Stores, tmp_path: Path, gone: str
 ) -> None:
+    assert stores.tracking_uri is not None
     uri = f"sqlite:///{tmp_path}/gone.db" if gone == "store" else stores.tracking_uri
-    done = publish(payload(stores, "untracked", tracking_uri=uri), lambda message: None)
-    assert "MLflow" in done["trouble"]
-    assert Path(done["path"]).is_file()
+    done = published(stores, "untracked", uri)
+    assert done.trouble is not None
+    assert "MLflow" in done.trouble
+    assert done.path.is_file()
+
+
+def test_of_several_trackers_one_that_is_gone_costs_no_other_its_copy(stores: Stores, tmp_path: Path) -> None:
+    assert stores.tracking_uri is not None
+    done = published(stores, "all-diverged", f"sqlite:///{tmp_path}/gone.db", stores.tracking_uri)
+    assert done.trouble is not None
+    assert "gone.db" in done.trouble
+    assert len(runs_of(stores.tracking_uri, "all-diverged", "tags.summary = 'true'")) == 1

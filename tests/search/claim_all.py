@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+from search_helpers import attributes
+
 from redline.search.policy.verdicts import Point
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
@@ -18,7 +20,7 @@ def main(url: str, barrier: str, processes: int) -> None:
     mine.touch()
     while len(list(Path(barrier).iterdir())) < processes:
         time.sleep(0.001)
-    study = VariantStudy(open_storage(url, patience=60.0), "search/qk", [0.1, 0.2, 0.4], {"search": "search"})
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes([0.1, 0.2, 0.4]))
     won = []
     for rung in range(3):
         for seed in range(2):

@@ -14,7 +14,7 @@ from redline.search.store.storage import open_storage
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Optuna's tables, made once: that takes a second."""
     path = tmp_path_factory.mktemp("empty") / "optuna.db"
-    open_storage(f"sqlite:///{path}", patience=60.0)
+    open_storage(f"sqlite:///{path}", timeout=60.0)
     return path
 
 

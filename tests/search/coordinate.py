@@ -1,4 +1,4 @@
-"""A coordinator whose trials are `fake_jobs.trial`, here or as one of several processes on a storage."""
+"""A coordinator whose trials are a `Fake`'s, here or as one of several processes on a storage."""
 
 import io
 import json
@@ -10,18 +10,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from redline.search.settings import Settings
+from fake_trainable import RULES, Fake
 from rich.console import Console
-from search_helpers import DEGRADED
 
+from redline.search import Options, Variant, VariantResult
 from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
 from redline.search.store.searches import open_studies
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
-from redline.search.variant import Variant, with_scout
+from redline.search.variant import with_short_runs
 from redline.search.workers.pool import Pool, Slot
+
+OPTIONS = Options(
+    key="lr",
+    storage="",
+    workers=2,
+    seeds=1,
+    vote="majority",
+    doubt=1.0,
+    short_run_steps=None,
+    retries=2,
+    heartbeat_every=5.0,
+    heartbeat_timeout=60.0,
+    storage_timeout=600.0,
+    report_timeout=None,
+    reference="qk",
+)
 
 
 @dataclass
@@ -29,9 +44,8 @@ class Coordinated:
     """A search that has ended, its studies, and what it said."""
 
     studies: dict[str, VariantStudy]
-    entries: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, VariantResult] = field(default_factory=dict)
     said: str = ""
-    late: dict[str, str] = field(default_factory=dict)
 
 
 def coordinate(
@@ -40,70 +54,34 @@ def coordinate(
     variants: Mapping[str, Mapping[str, Any]],
     *,
     ladder: Sequence[float],
-    seeds: int = 1,
-    retries: int = 2,
-    workers: int = 2,
-    beat_every: float = 5.0,
-    scout_steps: int | None = None,
-    patience: float = 60.0,
-    storage_patience: float = 600.0,
     meanwhile: Callable[[dict[str, VariantStudy]], Any] = lambda studies: None,
+    **changed: Any,
 ) -> Coordinated:
-    """Search to the end. ``variants``: name -> what `fake_jobs.trial` calls ``cfg.fake``."""
-    named = [
-        Variant(
-            name,
-            (),
-            OmegaConf.create(
-                {
-                    "lr": 0.0,
-                    "seed": 7,
-                    "fake": fake,
-                    "trainer": {
-                        "max_steps": 10,
-                        "precision": "fp32",
-                        "keep_checkpoint": True,
-                        "threads": None,
-                    },
-                }
-            ),
-        )
-        for name, fake in variants.items()
-    ]
-    if scout_steps is not None:
-        named = [task for variant in named for task in with_scout(variant, scout_steps)]
-    precision = {variant.name: "fp32" for variant in named}
-    storage = open_storage(url, storage_patience)
-    studies = open_studies(storage, "search", "asked", named, ladder, seeds, precision)
+    """Search to the end. ``variants``: name -> what its `Fake` is told; ``changed``: of the options."""
+    options = Options(**{**vars(OPTIONS), "storage": url, **changed})
+    named = [Variant(name, Fake(**fake), RULES, first_seed=7) for name, fake in variants.items()]
+    if options.short_run_steps is not None:
+        pairs = [with_short_runs(variant, options.short_run_steps) for variant in named]
+        named = [variant for pair in pairs for variant in pair]
+    storage = open_storage(url, options.storage_timeout)
+    common = {
+        "fingerprint": "asked",
+        "ladder": list(ladder),
+        "seeds": options.seeds,
+        "key": options.key,
+        "label": "LR",
+    }
+    facts = {variant.name: variant.trainable.facts() for variant in named}
+    studies = open_studies(storage, url, "search", named, common, facts)
     console = Console(file=io.StringIO(), width=200)
     display = Display(console)
     storage.say = display.say
-    coordinator = Coordinator(
-        Settings(
-            name="search",
-            directory=Path(directory),
-            ladder=list(ladder),
-            seeds=seeds,
-            vote="majority",
-            doubt=1.0,
-            scout_steps=scout_steps,
-            retries=retries,
-            beat_every=beat_every,
-            patience=patience,
-            trial_job="fake_jobs:trial",
-            threads=1,
-        ),
-        named,
-        studies,
-        storage,
-        {variant.name: DEGRADED for variant in named},
-        Pool([Slot(index, None) for index in range(workers)], preload=["fake_jobs", "omegaconf"]),
-        display,
-    )
+    assert options.workers is not None
+    pool = Pool([Slot(index, None) for index in range(options.workers)], preload=["fake_trainable"])
+    coordinator = Coordinator("search", Path(directory), options, named, studies, storage, pool, 1, display)
     done = Coordinated(studies)
     meanwhile(studies)
-    done.entries = coordinator.run()
-    done.late = coordinator.late_verdicts()
+    done.results = coordinator.run()
     assert isinstance(console.file, io.StringIO)
     done.said = console.file.getvalue()
     return done
@@ -118,8 +96,7 @@ class Coordinators:
     def start(self, within: Sequence[str] = (), **arguments: Any) -> subprocess.Popen[str]:
         here = Path(__file__).parent
         process = subprocess.Popen(
-            # A script of its own would be imported again by every trial.
-            [*within, sys.executable, "-c", "import coordinate; coordinate.main()", json.dumps(arguments)],
+            [*within, sys.executable, here / "coordinate.py", json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -141,12 +118,15 @@ class Coordinators:
             process.stdin.write("go\n")
             process.stdin.flush()
 
-    def entries(self, seconds: float = 600) -> list[dict[str, Any]]:
+    def results(self, seconds: float = 600) -> list[dict[str, VariantResult]]:
         """What each of them found."""
         ended = [(process, *process.communicate(timeout=seconds)) for process in self.processes]
         for process, _, err in ended:
             assert process.returncode == 0, err
-        return [json.loads(out) for _, out, _ in ended]
+        return [
+            {name: VariantResult.from_dict(entry) for name, entry in json.loads(out).items()}
+            for _, out, _ in ended
+        ]
 
     def kill(self) -> None:
         for process in self.processes:
@@ -157,4 +137,9 @@ class Coordinators:
 def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()  # wait for the start
-    print(json.dumps(coordinate(**json.loads(sys.argv[1])).entries))
+    done = coordinate(**json.loads(sys.argv[1]))
+    print(json.dumps({name: its.to_dict() for name, its in done.results.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,19 +3,23 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from redline.search.policy.state import Question, look
-from redline.search.policy.verdicts import Point, Vote, reasons
+from redline.search.policy.state import Question, search_state
+from redline.search.policy.verdicts import Point, reasons
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
+from redline.search.trainable import Facts
 from redline.stability import Degraded, Outcome, SearchRule
 
 DEGRADED = {"degraded": Degraded(tolerance=0.25)}
 
 
 def outcome(
-    lr: float = 0.1,
+    value: float = 0.1,
     seed: int = 0,
     *,
     reason: str | None = None,
@@ -23,23 +27,22 @@ def outcome(
     steps: int = 10,
 ) -> Outcome:
     return Outcome(
-        lr=lr,
+        value=value,
         seed=seed,
-        diverged=reason is not None,
         reason=reason,
         step=steps - 1,
         optimizer_steps=steps,
         val_loss=val_loss,
-        val_perplexity=None if val_loss is None else math.exp(val_loss),
         initial_loss=6.0,
         train_loss=4.0,
+        numbers={} if val_loss is None else {"perplexity": math.exp(val_loss)},
     )
 
 
 def monotone(edges: list[int], rungs: int) -> dict[Point, Outcome]:
     """Every point of a grid: seed s diverges from rung ``edges[s]`` on."""
     return {
-        Point(rung, seed): outcome(lr=rung + 1.0, seed=seed, reason="blow_up" if rung >= edge else None)
+        Point(rung, seed): outcome(rung + 1.0, seed=seed, reason="blow_up" if rung >= edge else None)
         for seed, edge in enumerate(edges)
         for rung in range(rungs)
     }
@@ -60,9 +63,9 @@ def simulate(
     *,
     rungs: int,
     seeds: int,
-    vote: Vote,
+    vote: str,
     workers: int = 1,
-    spares: bool = True,
+    speculative: bool = True,
     choose: Callable[[int], int] = lambda count: 0,
     rules: Mapping[str, SearchRule] = DEGRADED,
     doubt: float = 1.0,
@@ -73,26 +76,31 @@ def simulate(
     twice and that the search never waits for nobody.
     """
     done, running = Searched(), []
-    question = Question([rung + 1.0 for rung in range(rungs)], seeds, vote, doubt)
+    question = Question(tuple(rung + 1.0 for rung in range(rungs)), seeds, vote, doubt)
     while True:
         verdicts = reasons(done.outcomes, rules)
         done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
 
         def now(verdicts: Mapping[Point, str | None] = verdicts) -> tuple[Point, ...]:
-            seen = look(
-                question, rules, done.outcomes, dict.fromkeys(running), done.given_up, spares=workers * spares
+            seen = search_state(
+                question,
+                rules,
+                done.outcomes,
+                dict.fromkeys(running),
+                done.given_up,
+                speculative=workers * speculative,
             )
             its = seen.plan
-            for point in (its.needed, *its.spares):
+            for point in (its.needed, *its.speculative):
                 if point is not None:
                     assert not seen.moot(point), f"{point} would be cancelled at once"
                     assert 0 <= point.rung < rungs
                     assert 0 <= point.seed < seeds
                     assert point not in verdicts, f"{point} is finished"
                     assert point not in done.given_up, f"{point} is given up"
-            for point in its.spares:
+            for point in its.speculative:
                 assert point not in running, f"{point} is running"
-            return its.spares if its.needed is None else (its.needed, *its.spares)
+            return its.speculative if its.needed is None else (its.needed, *its.speculative)
 
         while len(running) < workers:
             free = [point for point in now() if point not in running]
@@ -121,7 +129,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> 
 
 
 def open_gate_after(gate: Path, condition: Callable[[], object], what: str) -> threading.Thread:
-    """A gate that holds the trials of `fake_jobs` until then."""
+    """A gate that holds the trials of a `Fake` until then."""
     gate.mkdir()
 
     def watch() -> None:
@@ -133,3 +141,25 @@ def open_gate_after(gate: Path, condition: Callable[[], object], what: str) -> t
     thread = threading.Thread(target=watch)
     thread.start()
     return thread
+
+
+def attributes(ladder: Sequence[float], **changed: Any) -> dict[str, Any]:
+    """Of a study, as `open_studies` gives them."""
+    return {
+        "fingerprint": "asked",
+        "ladder": list(ladder),
+        "seeds": 1,
+        "key": "lr",
+        "label": "LR",
+        "search": "search",
+        "variant": "qk",
+        "is_short": False,
+        "rules": {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}},
+        "facts": Facts(max_steps=10).to_dict(),
+        **changed,
+    }
+
+
+def reopened(study: VariantStudy, url: str) -> VariantStudy:
+    """The same study as another process sees it."""
+    return VariantStudy(open_storage(url, timeout=60.0), study.name, {}, study.first_seed)

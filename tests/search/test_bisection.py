@@ -11,6 +11,7 @@ from search_helpers import DEGRADED, Searched, monotone, outcome, simulate
 
 from redline.search.policy.answer import variant_result
 from redline.search.policy.bisection import next_point
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import (
     Bracket,
     Point,
@@ -20,6 +21,8 @@ from redline.search.policy.verdicts import (
     rung_verdicts,
     rung_votes,
 )
+from redline.search.result import VariantResult
+from redline.search.trainable import Facts
 from redline.stability import Outcome
 
 VOTES = st.sampled_from(["any", "majority", "all"])
@@ -27,17 +30,11 @@ few = settings(max_examples=60, derandomize=True, deadline=None)
 many = settings(max_examples=120, derandomize=True, deadline=None)
 
 
-def answer(searched: Searched, rungs: int, seeds: int, vote: Any) -> dict[str, Any]:
-    """The entry of `result.json`, on a ladder of 1, 2, 3, …"""
-    return variant_result(
-        searched.outcomes,
-        reasons(searched.outcomes, DEGRADED),
-        [rung + 1.0 for rung in range(rungs)],
-        seeds=seeds,
-        vote=vote,
-        max_steps=10,
-        given_up=searched.given_up,
-    )
+def answer(searched: Searched, rungs: int, seeds: int, vote: str) -> VariantResult:
+    """Of a search on a ladder of 1, 2, 3, …"""
+    question = Question(tuple(rung + 1.0 for rung in range(rungs)), seeds, vote, doubt=1.0)
+    state = search_state(question, DEGRADED, searched.outcomes, given_up=searched.given_up)
+    return variant_result(state, Facts(max_steps=10))
 
 
 @st.composite
@@ -81,23 +78,23 @@ def any_searches(draw: st.DrawFn, crashes: bool = False) -> dict[str, Any]:
 @given(monotone_searches())
 @few
 def test_finds_the_edge_of_a_monotone_ladder(search: dict[str, Any]) -> None:
-    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
+    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), speculative=False)
     entry, edge = answer(searched, **shape(search)), true_edge(search)
     if edge == 0:
-        assert (entry["max_stable_lr"], entry["censored"]) == (None, "below")
+        assert (entry.max_stable_lr, entry.censored) == (None, "below")
     elif edge == search["rungs"]:
-        assert (entry["max_stable_lr"], entry["censored"]) == (None, "above")
+        assert (entry.max_stable_lr, entry.censored) == (None, "above")
     else:
         # The ladder is 1, 2, 3, …, so the rung below the edge has the edge's index as its LR.
-        assert (entry["max_stable_lr"], entry["first_diverged_lr"]) == (edge, edge + 1)
-        assert entry["censored"] is None
-    assert entry["stable_above"] == entry["open"] == []
+        assert (entry.max_stable_lr, entry.first_diverged_lr) == (edge, edge + 1)
+        assert entry.censored is None
+    assert entry.stable_above == entry.open == ()
 
 
 @given(monotone_searches())
 @few
 def test_costs_at_most_a_bisection_and_four_runs_of_each_seed(search: dict[str, Any]) -> None:
-    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
+    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), speculative=False)
     most = math.ceil(math.log2(search["rungs"] + 1)) + 4
     for seed in range(search["seeds"]):
         assert sum(point.seed == seed for point in searched.asked) <= most
@@ -106,7 +103,7 @@ def test_costs_at_most_a_bisection_and_four_runs_of_each_seed(search: dict[str, 
 @given(monotone_searches())
 @few
 def test_every_seed_runs_its_lowest_rung_before_any_other(search: dict[str, Any]) -> None:
-    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
+    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), speculative=False)
     assert searched.asked[0] == Point(0, 0)
     for seed in {point.seed for point in searched.asked}:
         assert next(point for point in searched.asked if point.seed == seed).rung == 0
@@ -118,21 +115,23 @@ def test_the_verdict_hangs_neither_on_the_order_nor_on_the_workers(
     search: dict[str, Any], workers: int, data: st.DataObject
 ) -> None:
     grid = monotone(search["edges"], search["rungs"])
-    alone = answer(simulate(grid, **shape(search), spares=False), **shape(search))
+    alone = answer(simulate(grid, **shape(search), speculative=False), **shape(search))
     choose = lambda count: data.draw(st.integers(0, count - 1), label="the next to end")  # noqa: E731
     together = answer(simulate(grid, **shape(search), workers=workers, choose=choose), **shape(search))
     for key in ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason", "open"):
-        assert together[key] == alone[key], key
+        assert getattr(together, key) == getattr(alone, key), key
 
 
 @given(any_searches(crashes=True), st.integers(1, 6), st.booleans(), st.data())
 @many
 def test_any_outcomes_end_the_search_without_waiting_or_circling(
-    search: dict[str, Any], workers: int, spares: bool, data: st.DataObject
+    search: dict[str, Any], workers: int, speculative: bool, data: st.DataObject
 ) -> None:
     """`simulate` asserts that no point is asked for twice and that nobody waits for nobody."""
     choose = lambda count: data.draw(st.integers(0, count - 1), label="the next to end")  # noqa: E731
-    searched = simulate(search["grid"], **shape(search), workers=workers, spares=spares, choose=choose)
+    searched = simulate(
+        search["grid"], **shape(search), workers=workers, speculative=speculative, choose=choose
+    )
     known = rung_verdicts(reasons(searched.outcomes, DEGRADED), **shape(search))
     ends = bracket(known)
     still_open = set(range(ends.stable + 1, ends.diverged))
@@ -141,7 +140,7 @@ def test_any_outcomes_end_the_search_without_waiting_or_circling(
         undecided = {Point(rung, seed) for seed in range(search["seeds"])} - set(searched.outcomes)
         assert undecided
         assert undecided <= searched.given_up
-    assert answer(searched, **shape(search))["open"] == sorted(rung + 1.0 for rung in still_open)
+    assert answer(searched, **shape(search)).open == tuple(rung + 1.0 for rung in sorted(still_open))
 
 
 @given(any_searches(), st.integers(1, 6), st.data())
@@ -160,7 +159,7 @@ def test_without_crashes_the_bracket_closes(
 @given(monotone_searches())
 @few
 def test_what_is_called_stable_is_decided_by_runs_of_its_own(search: dict[str, Any]) -> None:
-    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), spares=False)
+    searched = simulate(monotone(search["edges"], search["rungs"]), **shape(search), speculative=False)
     verdicts = reasons(searched.outcomes, DEGRADED)
     stable = bracket(rung_verdicts(verdicts, **shape(search))).stable
     votes = [verdicts[point] is None for point in verdicts if point.rung == stable]
@@ -240,10 +239,10 @@ def test_a_late_smaller_rate_moves_the_bracket_down() -> None:
 def test_a_further_seed_runs_only_beside_the_first_ones_edge() -> None:
     """Of three seeds the majority decides: the third runs where the first two disagree."""
     shape_of = {"rungs": 12, "seeds": 3, "vote": "majority"}
-    agreeing = simulate(monotone([5, 5, 5], 12), **shape_of, spares=False).asked
+    agreeing = simulate(monotone([5, 5, 5], 12), **shape_of, speculative=False).asked
     assert sorted(point for point in agreeing if point.seed == 1) == [Point(0, 1), Point(4, 1), Point(5, 1)]
     assert all(point.seed < 2 for point in agreeing)
-    split = simulate(monotone([5, 6, 5], 12), **shape_of, spares=False).asked
+    split = simulate(monotone([5, 6, 5], 12), **shape_of, speculative=False).asked
     assert sorted(point for point in split if point.seed == 2) == [Point(0, 2), Point(5, 2)]
 
 
@@ -251,7 +250,7 @@ def test_a_further_seed_runs_only_beside_the_first_ones_edge() -> None:
 def test_a_seed_that_passes_the_others_edge_looks_right_behind_it(edges: tuple[int, int]) -> None:
     first, further = edges
     searched = simulate(
-        monotone([first, further, further], 12), rungs=12, seeds=3, vote="majority", spares=False
+        monotone([first, further, further], 12), rungs=12, seeds=3, vote="majority", speculative=False
     )
     seconds = {point.rung for point in searched.asked if point.seed == 1}
     assert max(abs(rung - first) for rung in seconds - {0}) <= 3

@@ -6,47 +6,48 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import optuna_dashboard
 import pytest
 from dashboard_api import served
-from search_helpers import outcome
+from search_helpers import DEGRADED, attributes, outcome
 
 from postgresql_server import PostgreSQL
 from redline.dashboard.judged_storage import open_judged
 from redline.errors import UserError
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point
+from redline.search.result import VariantResult
 from redline.search.store.notes import write_note
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
 from redline.search.store.study import Claim, VariantStudy
 
-LADDER = [0.1, 0.2, 0.4, 0.8]
-FACTS = {"search": "search", "variant": "qk", "mlflow_ui": "http://tracking:5000/"}
-ANSWER = {
-    "max_stable_lr": 0.2,
-    "first_diverged_lr": 0.4,
-    "first_diverged_reason": "degraded",
-    "censored": None,
-    "stable_above": [0.8],
-    "open": [],
-}
+LADDER = (0.1, 0.2, 0.4, 0.8)
 SRC = Path(__file__).parents[2] / "src"
 
 
 @pytest.fixture
 def study(url: str) -> VariantStudy:
-    return VariantStudy(open_storage(url, patience=60.0), "search/qk", LADDER, FACTS)
+    return VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER))
 
 
-def ended(study: VariantStudy, *reasons: str | None) -> list[Claim]:
-    """A finished trial for each reason, rung by rung."""
+def ended(study: VariantStudy, *ends: str | float) -> list[Claim]:
+    """A finished trial for each end, rung by rung: the rule that broke, or a score."""
     claims = []
-    for rung, reason in enumerate(reasons):
+    for rung, end in enumerate(ends):
         claim = study.claim(Point(rung, 0), Owner.here())
         assert claim is not None
-        study.finish(claim, outcome(LADDER[rung], reason=reason), reason)
+        reason, loss = (end, None) if isinstance(end, str) else (None, end)
+        study.finish(claim, outcome(LADDER[rung], reason=reason, val_loss=loss), reason)
         claims.append(claim)
     return claims
+
+
+def answer(study: VariantStudy) -> VariantResult:
+    question = Question(LADDER, 1, "majority", doubt=1.0)
+    return variant_result(search_state(question, DEGRADED, study.state().outcomes), study.facts)
 
 
 def infeasible(detail: dict) -> list[bool]:
@@ -57,12 +58,9 @@ def best(detail: dict) -> list[int]:
     return [trial["number"] for trial in detail["best_trials"]]
 
 
-def test_a_verdict_that_rule_five_turned_after_its_trial_had_ended_is_shown(
-    study: VariantStudy, url: str
-) -> None:
+def test_a_verdict_that_a_later_trial_turned_is_shown(study: VariantStudy, url: str) -> None:
     """Optuna closes finished trials, so the storage itself still says stable."""
-    ended(study, None, None, None)
-    study.set_late_verdicts({2: "degraded"})
+    ended(study, 4.3, 4.0, 4.4)
     assert best(served(study.storage, study)) == [2]
     detail = served(open_judged(url), study)
     assert best(detail) == [1]
@@ -73,23 +71,45 @@ def test_a_verdict_that_rule_five_turned_after_its_trial_had_ended_is_shown(
         ("stable", "null"),
         ("diverged", "degraded"),
     ]
-    assert "turned" not in detail["trials"][1]["note"]["body"]
-    assert "**diverged** by `degraded`: it ended stable" in detail["trials"][2]["note"]["body"]
+    assert "**stable** by itself" in detail["trials"][2]["note"]["body"]  # which stays true
+
+
+def test_what_is_stored_is_not_changed_by_looking(study: VariantStudy, url: str) -> None:
+    ended(study, 4.3, 4.0, 4.4)
+    before = (study.trials(), study.storage.get_study_system_attrs(study.study._study_id))
+    served(open_judged(url), study)
+    assert (study.trials(), study.storage.get_study_system_attrs(study.study._study_id)) == before
+
+
+def test_a_study_of_somebody_else_or_begun_by_half_is_shown_as_it_is(study: VariantStudy, url: str) -> None:
+    other = optuna.create_study(storage=study.storage, study_name="other")
+    other.set_user_attr("ladder", [1, 2])
+    other.add_trial(optuna.trial.create_trial(value=3.0))
+    storage = open_judged(url)
+    assert [trial.values for trial in storage.get_all_trials(other._study_id)] == [[3.0]]
+
+
+def test_above_the_edge_of_another_key_nothing_is_feasible(url: str) -> None:
+    begun = attributes(LADDER, key="optimizer.weight_decay", label="weight decay")
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
+    ended(study, 4.0, "blow_up", 4.0)
+    study.answer(answer(study))
+    assert infeasible(served(open_judged(url), study)) == [False, True, True]
 
 
 def test_the_best_trial_is_the_answer_where_a_rate_above_it_is_stable_again(
     study: VariantStudy, url: str
 ) -> None:
-    ended(study, None, None, "degraded", None)
+    ended(study, 4.0, 4.0, "blow_up", 4.0)
     assert best(served(open_judged(url), study)) == [3]  # as far as is known
-    study.answer(ANSWER)
+    study.answer(answer(study))
     detail = served(open_judged(url), study)
     assert best(detail) == [1]
     assert infeasible(detail) == [False, False, True, True]
 
 
 def test_the_dashboard_names_what_it_draws(study: VariantStudy) -> None:
-    assert served(study.storage, study)["objective_names"] == ["stable learning rate"]
+    assert served(study.storage, study)["objective_names"] == ["stable LR"]
 
 
 def test_the_dashboard_opens_on_a_study_without_a_stable_or_without_a_finished_trial(
@@ -100,41 +120,41 @@ def test_the_dashboard_opens_on_a_study_without_a_stable_or_without_a_finished_t
     assert infeasible(served(open_judged(url), study)) == [True]
 
 
-def test_a_trial_that_ended_before_mlflow_had_its_run_is_linked_later(study: VariantStudy) -> None:
-    for rung, key in enumerate(("known later", "never known")):
-        claim = study.claim(Point(rung, 0), Owner.here())
-        assert claim is not None
-        study.finish(claim, replace(outcome(LADDER[rung]), run_key=key), None)
-    study.set_late_verdicts({0: "degraded"})
-    study.link({"known later": "abc", "another search's": "def"})
-    later, never = (trial["note"]["body"] for trial in served(study.storage, study)["trials"])
-    assert "(http://tracking:5000/#/runs/abc)" in later
-    assert "**diverged** by `degraded`: it ended stable" in later
-    assert "/#/runs/" not in never
-
-
-def test_a_trials_note_links_to_its_run_while_it_runs_and_names_its_verdict_when_it_has_ended(
+def test_a_trials_note_links_to_its_page_while_it_runs_and_names_its_verdict_when_it_has_ended(
     study: VariantStudy,
 ) -> None:
     claim = study.claim(Point(1, 0), Owner.here())
     assert claim is not None
-    study.track(claim, "abc")
+    study.link(claim, "http://tracking:5000/#/runs/abc")
     link = "(http://tracking:5000/#/runs/abc)"
     running = served(study.storage, study)["trials"][0]["note"]["body"]
     assert running.startswith("**qk**, lr 0.2, seed 0\n")
     assert link in running
-    study.finish(claim, outcome(0.2, reason="blow_up"), "blow_up")
+    page = "http://tracking:5000/#/runs/def"
+    study.finish(claim, replace(outcome(0.2, reason="blow_up"), page=page), "blow_up")
     finished = served(study.storage, study)["trials"][0]["note"]["body"]
     assert "**diverged** by `blow_up` at step 9" in finished
+    assert page in finished
 
 
-def test_a_studys_note_is_its_answer_and_names_the_verdicts_that_changed(study: VariantStudy) -> None:
-    ended(study, None, None, None)
-    study.set_late_verdicts({2: "degraded"})
-    study.answer(ANSWER)
-    note = optuna_dashboard.get_note(study.study)
-    assert "Largest stable learning rate: **0.2**. First diverged: 0.4, by `degraded`." in note
-    assert "trial 2 (lr 0.4, `degraded`)" in note
+def test_a_trial_without_a_page_has_no_link(study: VariantStudy) -> None:
+    ended(study, 4.0)
+    assert "](" not in served(study.storage, study)["trials"][0]["note"]["body"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "note"),
+    [
+        ((4.3, 4.0, 4.4), "Largest stable LR: **0.2**. First diverged: 0.4, by `degraded`."),
+        ((4.0, "blow_up", 4.0), "First diverged: 0.2, by `blow_up`. Stable again above it: 0.4."),
+        (("blow_up",), "The lowest rung diverged: the ladder begins too high for an answer."),
+        ((4.0, 4.0, 4.0, 4.0), "Every rung of the ladder is stable: it ends too low for an answer."),
+    ],
+)
+def test_a_studys_note_is_its_answer(study: VariantStudy, ends: tuple[str | float, ...], note: str) -> None:
+    ended(study, *ends)
+    study.answer(answer(study))
+    assert note in optuna_dashboard.get_note(study.study)
 
 
 def test_what_a_person_wrote_below_the_line_outlives_our_note_and_long_notes_fit(study: VariantStudy) -> None:
@@ -149,8 +169,8 @@ def test_what_a_person_wrote_below_the_line_outlives_our_note_and_long_notes_fit
 
 def test_a_postgresql_storage_opens_by_the_searchs_own_url(postgresql: PostgreSQL) -> None:
     url = postgresql.url(postgresql.new_database())
-    study = VariantStudy(open_storage(url, patience=60.0), "search/qk", LADDER, FACTS)
-    ended(study, None, "blow_up")
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER))
+    ended(study, 4.0, "blow_up")
     assert best(served(open_judged(url), study)) == [0]
 
 

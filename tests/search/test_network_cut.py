@@ -42,8 +42,8 @@ def test_another_machine_takes_over_and_nothing_counts_twice(
         "variants": {"qk": {"edge": 0.4, "gate": str(gate)}},
         "ladder": [0.1, 0.2, 0.4],
         "workers": 1,
-        "beat_every": 0.2,
-        "patience": 4.0,
+        "heartbeat_every": 0.2,
+        "heartbeat_timeout": 4.0,
     }
 
     for machine in network.machines:
@@ -59,9 +59,9 @@ def test_another_machine_takes_over_and_nothing_counts_twice(
     assert states(seen)["lost"] >= 1
     wait_for(lambda: len(finished_points(seen)) > 0, "its end")
     network.mend(1)
-    first, second = coordinators.entries()
+    first, second = coordinators.results()
     assert first == second
-    assert (first["qk"]["max_stable_lr"], first["qk"]["trials"]) == (0.2, 3)
+    assert (first["qk"].max_stable_lr, first["qk"].trials) == (0.2, 3)
     assert len(set(finished_points(seen))) == 3
-    assert set(states(seen)) <= {"COMPLETE", "lost", "rival"}
+    assert set(states(seen)) <= {"COMPLETE", "lost", "duplicate"}
     assert states(seen)["COMPLETE"] == 3

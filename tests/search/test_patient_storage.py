@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
-from search_helpers import outcome
+from search_helpers import attributes, outcome, reopened
 
 from redline.errors import OutageError
 from redline.search.policy.verdicts import Point
@@ -33,7 +33,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def storage(url: str) -> PatientStorage:
-    return open_storage(url, patience=60.0)
+    return open_storage(url, timeout=60.0)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def said(storage: PatientStorage) -> list[str]:
 
 @pytest.fixture
 def study(storage: PatientStorage) -> VariantStudy:
-    return VariantStudy(storage, "search/qk", LADDER, {})
+    return VariantStudy(storage, "search/qk", attributes(LADDER))
 
 
 def connection_lost() -> StorageInternalError:
@@ -92,7 +92,7 @@ def test_lost_answers_change_nothing(
     assert [claim.number for claim in claims if claim] == [trial.number for trial in running]
     assert study.claim(Point(0, 0), Owner.here()) is None
     stable, diverged, crashed = (claim for claim in claims if claim)
-    study.beat(stable, 3)
+    study.heartbeat(stable, 3)
     assert study.finish(stable, outcome(0.1), None)
     assert study.finish(diverged, outcome(0.2, reason="blow_up"), "blow_up")
     study.fail(crashed.number, "crash")
@@ -100,7 +100,7 @@ def test_lost_answers_change_nothing(
     assert set(state.outcomes) == {Point(0, 0), Point(1, 0)}
     assert (state.running, state.crashes) == ({}, {Point(2, 0): 1})
     assert {trial.user_attrs["failure"] for trial in study.trials() if trial.state == TrialState.FAIL} == {
-        "rival",
+        "duplicate",
         "crash",
     }
 
@@ -114,7 +114,7 @@ def test_an_answer_lost_while_others_declared_the_trial_lost_is_no_success(
 
     def too_late(*args: Any, **kwargs: Any) -> bool:
         monkeypatch.setattr(storage._storage, "set_trial_state_values", end)
-        VariantStudy(open_storage(url, patience=60.0), study.name, LADDER, {}).fail(claim.number, "lost")
+        reopened(study, url).fail(claim.number, "lost")
         raise connection_lost()
 
     monkeypatch.setattr(storage._storage, "set_trial_state_values", too_late)
@@ -135,7 +135,7 @@ def test_says_once_that_it_is_gone_and_once_that_it_is_back(
         return ask(study_id)
 
     monkeypatch.setattr(storage._storage, "get_study_user_attrs", gone)
-    assert study.study.user_attrs == {}
+    assert study.study.user_attrs["key"] == "lr"
     gone_then, back = said
     assert (
         gone_then
@@ -199,14 +199,14 @@ def test_a_full_disk_is_waited_for(storage: PatientStorage, study: VariantStudy,
     assert len(study.study.user_attrs["long"]) == 100_000
 
 
-def test_gives_up_in_one_line_after_its_patience(
+def test_gives_up_in_one_line_after_its_timeout(
     storage: PatientStorage, study: VariantStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: Any, **__: Any) -> None:
         raise connection_lost()
 
     monkeypatch.setattr(storage._storage, "get_all_trials", gone)
-    storage.patience = 0.1
+    storage.timeout = 0.1
     with pytest.raises(OutageError, match=r"^hydra\.sweeper\.storage=sqlite:///.*has not answered") as error:
         study.state()
     assert "server closed the connection" in str(error.value)
@@ -243,5 +243,5 @@ def test_what_blocks_for_long_holds_up_neither_others_work_nor_ctrl_c(
     with pytest.raises(OutageError), storage.briefly(0.1):
         study.state()
     assert worked == 3
-    assert storage.patience == 60.0
+    assert storage.timeout == 60.0
     never.set()

@@ -60,7 +60,7 @@ def test_it_is_an_interval_within_the_prior_whatever_the_votes(
     edges, _ = edge_prior(LADDER)
     assert math.exp(edges[0]) * 0.99 <= low <= high <= math.exp(edges[-1]) * 1.01
     luck.shuffle(votes)
-    assert edge_interval(votes, LADDER) == [low, high]
+    assert edge_interval(votes, LADDER) == (low, high)
 
 
 def test_without_a_vote_it_is_the_prior() -> None:

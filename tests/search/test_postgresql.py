@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from coordinate import Coordinators, coordinate
+from open_all import facts_of_each, open_named
 from optuna.trial import TrialState
 from search_helpers import wait_for
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 def trials(url: str, variant: str = "qk") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url, patience=60.0)).trials
+    return optuna.load_study(study_name=f"search/{variant}", storage=open_storage(url, timeout=60.0)).trials
 
 
 def states(url: str, variant: str = "qk") -> Counter[str]:
@@ -39,7 +40,7 @@ def finished_points(url: str, variant: str = "qk") -> list[tuple[float, int]]:
 
 
 def some_study_has(url: str, *wanted: TrialState) -> bool:
-    if not optuna.get_all_study_names(open_storage(url, patience=60.0)):
+    if not optuna.get_all_study_names(open_storage(url, timeout=60.0)):
         return False
     return any(trial.state in wanted for trial in trials(url))
 
@@ -59,13 +60,41 @@ def test_coordinators_share_the_work_and_find_the_same(
             workers=1,
         )
     coordinators.go()
-    entries = coordinators.entries()
-    assert entries[0] == entries[1] == entries[2]
-    assert {name: its["max_stable_lr"] for name, its in entries[0].items()} == {"baseline": 0.1, "qk": 0.8}
+    results = coordinators.results()
+    assert results[0] == results[1] == results[2]
+    assert {name: its.max_stable_lr for name, its in results[0].items()} == {"baseline": 0.1, "qk": 0.8}
     for name in ("baseline", "qk"):
         points = finished_points(url, name)
-        assert len(points) == len(set(points)) == entries[0][name]["trials"]
-        assert set(states(url, name)) <= {"COMPLETE", "rival"}
+        assert len(points) == len(set(points)) == results[0][name].trials
+        assert set(states(url, name)) <= {"COMPLETE", "duplicate"}
+
+
+def test_of_those_who_open_a_search_together_the_first_ones_facts_hold_for_all(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    for facts in facts_of_each(postgresql.url(database), tmp_path):
+        assert len(facts) == 1
+
+
+def test_a_server_that_is_gone_while_studies_are_opened_is_waited_for(
+    postgresql: PostgreSQL, database: str, tmp_path: Path
+) -> None:
+    url = postgresql.url(database)
+    storage, said = open_storage(url, timeout=600.0), list[str]()
+    storage.say = said.append
+    postgresql.stop()
+
+    def come_back() -> None:
+        try:
+            wait_for(lambda: bool(said), "a word about it")
+        finally:
+            postgresql.start()
+
+    thread = threading.Thread(target=come_back)
+    thread.start()
+    studies = open_named(storage, url, "search", "fp32")
+    thread.join()
+    assert studies["qk"].facts.precision == "fp32"
 
 
 def test_one_opens_a_fresh_database_while_others_wait(postgresql: PostgreSQL, database: str) -> None:
@@ -87,7 +116,7 @@ def test_a_restarted_server_changes_nothing(postgresql: PostgreSQL, tmp_path: Pa
     """Every connection breaks three times, whatever is being asked at that moment."""
     gate = tmp_path / "gate"
     gate.mkdir()
-    search: dict[str, Any] = {"ladder": LADDER, "workers": 1, "beat_every": 0.05}
+    search: dict[str, Any] = {"ladder": LADDER, "workers": 1, "heartbeat_every": 0.05}
     calm = coordinate(
         postgresql.url(postgresql.new_database()), str(tmp_path / "calm"), {"qk": {"edge": 0.8}}, **search
     )
@@ -112,8 +141,8 @@ def test_a_restarted_server_changes_nothing(postgresql: PostgreSQL, tmp_path: Pa
     )
     thread.join()
     assert len(restarted) == 3
-    assert shaken.entries == calm.entries
-    assert states(url) == {"COMPLETE": calm.entries["qk"]["trials"]}
+    assert shaken.results == calm.results
+    assert states(url) == {"COMPLETE": calm.results["qk"].trials}
 
 
 def test_a_server_that_is_gone_for_a_while_is_waited_for(
@@ -125,7 +154,7 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
         "variants": {name: {"edge": 9, "gate": str(gate)} for name in ("baseline", "qk")},
         "ladder": LADDER[:1],
         "workers": 1,
-        "beat_every": 0.2,
+        "heartbeat_every": 0.2,
     }
 
     def away() -> None:
@@ -149,7 +178,7 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
     thread = threading.Thread(target=away)
     done = coordinate(url, str(tmp_path), **search, meanwhile=with_another)
     thread.join()
-    assert coordinators.entries() == [done.entries]
+    assert coordinators.results() == [done.results]
     assert states(url, "baseline") == states(url) == {"COMPLETE": 1}
     assert done.said.count("the storage does not answer") == 1
     assert done.said.count("the storage answers again") == 1
@@ -193,7 +222,7 @@ def test_ctrl_c_ends_a_search_whose_server_is_gone(
     assert err.splitlines()[-1] == "KeyboardInterrupt"
 
 
-def test_gives_up_after_its_patience(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
+def test_gives_up_after_its_timeout(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
     """And leaves what it was doing to whoever comes next."""
     url = postgresql.url(database)
     fake = {"qk": {"edge": 0.8, "seconds": 3600}}
@@ -205,7 +234,7 @@ def test_gives_up_after_its_patience(postgresql: PostgreSQL, database: str, tmp_
 
         def stop() -> None:
             wait_for(lambda: some_study_has(url, TrialState.RUNNING), "a trial")
-            storage.patience = 2.0
+            storage.timeout = 2.0
             postgresql.stop()
 
         threads.append(threading.Thread(target=stop))

@@ -8,18 +8,16 @@ from search_helpers import DEGRADED, outcome
 from redline.search.policy.loss_model import expected_losses
 from redline.search.policy.losses import mean_losses
 from redline.search.policy.references import references
-from redline.search.policy.state import Question, look
+from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point
 from redline.stability import Outcome
 
-LADDER = [0.01 * 1.6**rung for rung in range(10)]
+LADDER = tuple(0.01 * 1.6**rung for rung in range(10))
 
 
 def runs(losses: dict[int, float | None], seed: int = 0) -> dict[Point, Outcome]:
     return {
-        Point(rung, seed): outcome(
-            lr=LADDER[rung], seed=seed, val_loss=loss, reason=None if loss else "blow_up"
-        )
+        Point(rung, seed): outcome(LADDER[rung], seed=seed, val_loss=loss, reason=None if loss else "blow_up")
         for rung, loss in losses.items()
     }
 
@@ -64,7 +62,7 @@ def test_a_seed_whose_vote_cannot_turn_the_rung_runs_nothing_more() -> None:
 def test_what_the_first_seed_leaves_in_doubt_is_run_before_another_begins() -> None:
     outcomes = runs({0: 4.4, 7: 4.46, 8: None})
     asked = {
-        doubt: look(Question(LADDER, 3, "majority", doubt), DEGRADED, outcomes).plan.needed
+        doubt: search_state(Question(LADDER, 3, "majority", doubt), DEGRADED, outcomes).plan.needed
         for doubt in (0.1, 1.0)
     }
     assert asked[0.1] == doubted(outcomes)[0]

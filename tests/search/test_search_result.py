@@ -1,24 +1,29 @@
 """`result.json` and the table: edges, censoring, ladders that are not monotone, runs left open."""
 
 import io
+import itertools
 import json
 import math
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 from search_helpers import DEGRADED, outcome
 
+from redline.errors import UserError
 from redline.search.console.table import result_table
-from redline.search.policy.answer import variant_result, write_result
-from redline.search.policy.verdicts import Point, reasons
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Question, search_state
+from redline.search.policy.verdicts import Point
+from redline.search.result import SearchResult, VariantResult
+from redline.search.trainable import Facts
 from redline.stability import Outcome
 
-LADDER = [0.1, 0.2, 0.4, 0.8]
+LADDER = (0.1, 0.2, 0.4, 0.8)
 FIXED_KEYS = {
     "max_stable_lr",
     "first_diverged_lr",
@@ -38,33 +43,23 @@ FIXED_KEYS = {
 def runs(ends: str, first_loss: float = 4.0) -> dict[Point, Outcome]:
     """One seed's runs, a letter a rung: (s)table, (d)iverged, (-) not run. Losses fall by 0.1 a rung."""
     return {
-        Point(rung, 0): outcome(lr=LADDER[rung], reason="blow_up", val_loss=None, steps=5)
+        Point(rung, 0): outcome(LADDER[rung], reason="blow_up", val_loss=None, steps=5)
         if end == "d"
-        else outcome(lr=LADDER[rung], val_loss=first_loss - 0.1 * rung)
+        else outcome(LADDER[rung], val_loss=first_loss - 0.1 * rung)
         for rung, end in enumerate(ends)
         if end != "-"
     }
 
 
-def entry(
-    outcomes: dict[Point, Outcome], seeds: int = 1, given_up: set[Point] = frozenset()
-) -> dict[str, Any]:
-    return variant_result(
-        outcomes,
-        reasons(outcomes, DEGRADED),
-        LADDER,
-        seeds=seeds,
-        vote="majority",
-        max_steps=10,
-        given_up=given_up,
-    )
+def result(outcomes: dict[Point, Outcome], seeds: int = 1, given_up: Collection[Point] = ()) -> VariantResult:
+    question = Question(LADDER, seeds, "majority", doubt=1.0)
+    return variant_result(search_state(question, DEGRADED, outcomes, given_up=given_up), Facts(max_steps=10))
 
 
-def shown(**variants: dict[str, Any]) -> str:
+def shown(**variants: VariantResult) -> str:
     """The table as text."""
     console = Console(file=io.StringIO(), width=160)
-    result = {"search": "s", "ladder": LADDER, "seeds": 1, "variants": variants}
-    console.print(result_table(result, reference="qk"))
+    console.print(result_table(SearchResult("s", LADDER, 1, variants), reference="qk"))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -74,38 +69,33 @@ def row(text: str, name: str) -> str:
 
 
 def test_an_edge_gives_every_fixed_key() -> None:
-    its = entry(runs("s-sd"))
-    assert set(its) >= FIXED_KEYS
-    assert {key: its[key] for key in ("max_stable_lr", "first_diverged_lr", "censored")} == {
-        "max_stable_lr": 0.4,
-        "first_diverged_lr": 0.8,
-        "censored": None,
-    }
-    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("blow_up", 4)
-    assert its["val_loss"] == pytest.approx(3.8)
-    assert its["val_perplexity"] == pytest.approx(math.exp(3.8))
-    assert (its["best_lr"], its["best_val_loss"]) == (0.4, pytest.approx(3.8))
-    assert (its["trials"], its["optimizer_steps"], its["grid_steps"]) == (3, 25, 40)
+    its = result(runs("s-sd"))
+    assert set(its.to_dict()) >= FIXED_KEYS
+    assert (its.max_stable_lr, its.first_diverged_lr, its.censored) == (0.4, 0.8, None)
+    assert (its.first_diverged_reason, its.first_diverged_step) == ("blow_up", 4)
+    assert its.val_loss == pytest.approx(3.8)
+    assert its.val_perplexity == pytest.approx(math.exp(3.8))
+    assert (its.best_lr, its.best_val_loss) == (0.4, pytest.approx(3.8))
+    assert (its.trials, its.optimizer_steps, its.grid_steps) == (3, 25, 40)
 
 
 def test_perplexity_is_of_the_mean_loss_over_seeds() -> None:
     both = {Point(0, seed): outcome(seed=seed, val_loss=3.0 + seed) for seed in (0, 1)}
     both |= {Point(1, seed): outcome(seed=seed, reason="blow_up", val_loss=None) for seed in (0, 1)}
-    its = entry(both, seeds=2)
-    assert its["val_loss"] == pytest.approx(3.5)
-    assert its["val_losses"] == {"0": 3.0, "1": 4.0}
-    assert its["val_perplexity"] == pytest.approx(math.exp(3.5))
-    assert its["grid_steps"] == 80
+    its = result(both, seeds=2)
+    assert its.val_loss == pytest.approx(3.5)
+    assert its.val_losses == {"0": 3.0, "1": 4.0}
+    assert its.val_perplexity == pytest.approx(math.exp(3.5))
+    assert its.grid_steps == 80
 
 
 def test_a_late_rule_five_verdict_is_the_edge_and_names_its_reason() -> None:
     outcomes = {
-        Point(rung, 0): outcome(lr=LADDER[rung], val_loss=loss)
-        for rung, loss in enumerate([4.0, 4.0, 4.3, 4.4])
+        Point(rung, 0): outcome(LADDER[rung], val_loss=loss) for rung, loss in enumerate([4.0, 4.0, 4.3, 4.4])
     }
-    its = entry(outcomes)
-    assert (its["max_stable_lr"], its["first_diverged_lr"]) == (0.2, 0.4)
-    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("degraded", 9)
+    its = result(outcomes)
+    assert (its.max_stable_lr, its.first_diverged_lr) == (0.2, 0.4)
+    assert (its.first_diverged_reason, its.first_diverged_step) == ("degraded", 9)
 
 
 def test_the_step_of_a_divergence_is_the_earliest_of_the_seeds_that_broke_the_rule() -> None:
@@ -116,8 +106,8 @@ def test_the_step_of_a_divergence_is_the_earliest_of_the_seeds_that_broke_the_ru
         Point(1, seed): outcome(seed=seed, reason=reason, val_loss=None, steps=count)
         for seed, (reason, count) in enumerate(runs)
     }
-    its = entry(both, seeds=3)
-    assert (its["first_diverged_reason"], its["first_diverged_step"]) == ("blow_up", 5)
+    its = result(both, seeds=3)
+    assert (its.first_diverged_reason, its.first_diverged_step) == ("blow_up", 5)
     assert "blow_up at 5" in row(shown(qk=its), "qk")
 
 
@@ -125,8 +115,8 @@ def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:
     outcomes = {Point(0, 0): outcome(val_loss=4.0), Point(1, 0): outcome(val_loss=4.2)}
     outcomes[Point(2, 0)] = outcome(val_loss=math.nan, reason="no_learning")
     outcomes[Point(3, 0)] = outcome(val_loss=math.inf, reason="no_learning")
-    its = entry(outcomes)
-    assert (its["max_stable_lr"], its["best_lr"], its["best_val_loss"]) == (0.2, 0.1, 4.0)
+    its = result(outcomes)
+    assert (its.max_stable_lr, its.best_lr, its.best_val_loss) == (0.2, 0.1, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -140,19 +130,19 @@ def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:
 def test_a_censored_edge_is_no_number_and_the_table_says_so(
     ends: str, censored: str, said: list[str]
 ) -> None:
-    its = entry(runs(ends))
-    assert its["max_stable_lr"] is None
-    assert its["censored"] == censored
-    assert (its["first_diverged_lr"] is None) == (censored == "above")
-    assert (its["val_loss"], its["val_perplexity"]) == (None, None)
+    its = result(runs(ends))
+    assert its.max_stable_lr is None
+    assert its.censored == censored
+    assert (its.first_diverged_lr is None) == (censored == "above")
+    assert (its.val_loss, its.val_perplexity) == (None, None)
     text = shown(qk=its)
     for words in said:
         assert words in text
 
 
 def test_a_smallest_rate_that_learned_nothing_is_not_said_to_lie_above_the_edge() -> None:
-    its = entry({Point(0, 0): outcome(lr=0.1, reason="no_learning", val_loss=6.0)})
-    assert its["censored"] == "below"
+    its = result({Point(0, 0): outcome(0.1, reason="no_learning", val_loss=6.0)})
+    assert its.censored == "below"
     text = shown(qk=its)
     assert "may be too small" in text
     assert "edge lies lower" not in text
@@ -160,14 +150,19 @@ def test_a_smallest_rate_that_learned_nothing_is_not_said_to_lie_above_the_edge(
 
 @pytest.mark.parametrize(
     ("ends", "edge", "above"),
-    [("sdsd", 0.1, [0.4]), ("sdss", 0.1, [0.4, 0.8]), ("ssds", 0.2, [0.8]), ("dsss", None, [0.2, 0.4, 0.8])],
+    [
+        ("sdsd", 0.1, (0.4,)),
+        ("sdss", 0.1, (0.4, 0.8)),
+        ("ssds", 0.2, (0.8,)),
+        ("dsss", None, (0.2, 0.4, 0.8)),
+    ],
 )
 def test_stable_above_a_divergence_changes_no_edge_and_is_marked(
-    ends: str, edge: float | None, above: list[float]
+    ends: str, edge: float | None, above: tuple[float, ...]
 ) -> None:
-    its = entry(runs(ends))
-    assert its["max_stable_lr"] == edge
-    assert its["stable_above"] == above
+    its = result(runs(ends))
+    assert its.max_stable_lr == edge
+    assert its.stable_above == above
     text = shown(qk=its)
     assert "not monotone, stable again at " + ", ".join(f"{lr:g}" for lr in above) in text
     if edge is not None:
@@ -175,14 +170,14 @@ def test_stable_above_a_divergence_changes_no_edge_and_is_marked(
 
 
 def test_a_monotone_row_is_not_marked() -> None:
-    text = shown(qk=entry(runs("ssdd")))
+    text = shown(qk=result(runs("ssdd")))
     assert "*" not in text
     assert "monotone" not in text
 
 
 def test_the_table_compares_edges_with_the_reference() -> None:
-    text = shown(baseline=entry(runs("sddd")), qk=entry(runs("ssdd")), qkv=entry(runs("ssss")))
-    low, high = (f"{end:.2g}" for end in entry(runs("sddd"))["max_stable_lr_90"])
+    text = shown(baseline=result(runs("sddd")), qk=result(runs("ssdd")), qkv=result(runs("ssss")))
+    low, high = (f"{end:.2g}" for end in result(runs("sddd")).max_stable_lr_90)
     assert row(text, "baseline").split()[:5] == ["baseline", "0.1", f"{low}–{high}", "0.2", "0.50"]
     assert "1.00" in row(text, "qk")
     assert "blow_up" in row(text, "qk")
@@ -190,62 +185,102 @@ def test_the_table_compares_edges_with_the_reference() -> None:
 
 
 def test_the_table_does_without_its_reference() -> None:
-    assert "–" in row(shown(baseline=entry(runs("sddd"))), "baseline")
+    assert "–" in row(shown(baseline=result(runs("sddd"))), "baseline")
 
 
 def test_an_undecided_rung_leaves_the_edge_open_and_named() -> None:
-    its = entry(runs("s-dd"), given_up={Point(1, 0)})
-    assert (its["max_stable_lr"], its["first_diverged_lr"], its["open"]) == (None, 0.4, [0.2])
+    its = result(runs("s-dd"), given_up={Point(1, 0)})
+    assert (its.max_stable_lr, its.first_diverged_lr, its.open) == (None, 0.4, (0.2,))
     text = shown(qk=its)
     assert "open" in row(text, "qk")
     assert "runs at 0.2 crashed too often and were left open" in text
 
 
 def test_a_rung_left_open_outside_the_bracket_changes_nothing() -> None:
-    its = entry(runs("ssd-"), given_up={Point(3, 0)})
-    assert (its["max_stable_lr"], its["open"]) == (0.2, [])
+    its = result(runs("ssd-"), given_up={Point(3, 0)})
+    assert (its.max_stable_lr, its.open) == (0.2, ())
 
 
 @pytest.mark.parametrize(("ends", "left"), [("sss-", {3}), ("s---", {1, 2, 3}), ("----", {0, 1, 2, 3})])
 def test_a_rung_that_only_crashed_is_never_claimed_as_stable(ends: str, left: set[int]) -> None:
     """A top rung that crashed is no evidence that the edge lies above it."""
-    its = entry(runs(ends), given_up={Point(rung, 0) for rung in left})
-    assert its["max_stable_lr"] is None
-    assert its["open"] == [LADDER[rung] for rung in sorted(left)]
+    its = result(runs(ends), given_up={Point(rung, 0) for rung in left})
+    assert its.max_stable_lr is None
+    assert its.open == tuple(LADDER[rung] for rung in sorted(left))
     text = shown(qk=its)
     assert "left open" in text
-    assert its["censored"] != "above"
+    assert its.censored != "above"
     assert "≥ 0.8" not in text
 
 
 def test_a_divergence_above_a_lowest_rung_that_only_crashed_is_not_censored() -> None:
-    its = entry(runs("-ddd"), given_up={Point(0, 0)})
-    assert (its["max_stable_lr"], its["first_diverged_lr"], its["open"]) == (None, 0.2, [0.1])
+    its = result(runs("-ddd"), given_up={Point(0, 0)})
+    assert (its.max_stable_lr, its.first_diverged_lr, its.open) == (None, 0.2, (0.1,))
     shown(qk=its)
 
 
+def found(variants: int) -> SearchResult:
+    """Results of very different lengths."""
+    named = {f"variant {number}": result(runs("s-sd")) for number in range(variants)}
+    return SearchResult("s", LADDER, 1, named)
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    variants = {ends: result(runs(ends)) for ends in ("s-sd", "ssss", "d---", "sdss")}
+    variants["open"] = result(runs("s-dd"), given_up={Point(1, 0)})
+    written = SearchResult("s", LADDER, 1, variants, key="optimizer.weight_decay", label="decay")
+    written.write(path)
+    assert SearchResult.read(path) == written
+    assert not written.finished
+    assert found(1).finished
+
+
+def test_a_result_of_before_files_had_a_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    found(1).write(path)
+    content = json.loads(path.read_text())
+    for key in ("version", "key", "label"):
+        del content[key]
+    for entry in content["variants"].values():
+        for key in ("max_stable_lr_90", "precision", "max_steps", "parameters", "tokens_per_step"):
+            del entry[key]
+        entry["something_else"] = 1
+    path.write_text(json.dumps(content))
+    read = SearchResult.read(path)
+    assert (read.key, read.label, read.ladder) == ("lr", "LR", LADDER)
+    assert read.variants["variant 0"].max_stable_lr == 0.4
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"search": "s", "ladder": 1}'])
+def test_what_is_no_result_is_the_users_mistake(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=rf"^baseline={path}: .*; allowed: the path of a search's result"):
+        SearchResult.read(path, "baseline")
+
+
 def test_a_reader_never_sees_half_a_result(tmp_path: Path) -> None:
-    """A reader loops while versions of very different lengths replace each other."""
-    path, stop, seen, wrong = tmp_path / "result.json", threading.Event(), set(), []
-    write_result(path, {"n": 0, "pad": ""})
+    """A reader loops while results of very different lengths replace each other."""
+    path, stop, seen = tmp_path / "result.json", threading.Event(), set()
+    results = [found(variants) for variants in (1, 60, 2)]
+    results[0].write(path)
 
     def read() -> None:
         while not stop.is_set():
-            try:
-                seen.add(json.loads(path.read_text())["n"])
-            except ValueError as error:
-                wrong.append(error)
+            seen.add(len(SearchResult.read(path).variants))
 
     reader = threading.Thread(target=read)
     reader.start()
-    n, deadline = 0, time.monotonic() + 300
-    while (n < 200 or len(seen) < 20) and time.monotonic() < deadline:
-        n += 1
-        write_result(path, {"n": n, "pad": "x" * (n % 3) * 100_000})
+    deadline = time.monotonic() + 300
+    for turn in itertools.count():
+        results[turn % 3].write(path)
+        if turn > 60 and (len(seen) == 3 or time.monotonic() > deadline):
+            break
     stop.set()
     reader.join()
-    assert not wrong
-    assert len(seen) >= 20
+    assert seen == {1, 2, 60}
     assert os.listdir(tmp_path) == ["result.json"]
 
 
@@ -253,8 +288,8 @@ def test_a_write_that_is_cut_short_keeps_the_old_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "result.json"
-    write_result(path, {"n": 1})
+    found(1).write(path)
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
     with pytest.raises(OSError, match="killed here"):
-        write_result(path, {"n": 2})
-    assert json.loads(path.read_text()) == {"n": 1}
+        found(2).write(path)
+    assert SearchResult.read(path) == found(1)

@@ -11,14 +11,16 @@ from pathlib import Path
 import optuna
 import pytest
 from dashboard_api import served
+from open_all import facts_of_each
 from optuna.trial import TrialState
-from search_helpers import outcome
+from search_helpers import attributes, outcome, reopened
 
 from redline.errors import UserError
 from redline.search.policy.verdicts import Point
 from redline.search.store.owner import Owner, Silence, owner_of
 from redline.search.store.storage import open_storage
 from redline.search.store.study import Claim, VariantStudy
+from redline.search.trainable import Facts
 from redline.stability import Outcome
 
 LADDER = [0.1, 0.2, 0.4]
@@ -28,20 +30,13 @@ PYTHONPATH = os.pathsep.join(str(path) for path in (Path(__file__).parents[2] / 
 
 @pytest.fixture
 def study(url: str) -> VariantStudy:
-    return VariantStudy(
-        open_storage(url, patience=60.0), "search/qk", LADDER, {"search": "search"}, first_seed=7
-    )
+    return VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER), first_seed=7)
 
 
 def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> Claim:
     claim = study.claim(Point(rung, seed), Owner.here())
     assert claim is not None
     return claim
-
-
-def elsewhere(study: VariantStudy, url: str) -> VariantStudy:
-    """The same study as another process sees it."""
-    return VariantStudy(open_storage(url, patience=60.0), study.name, study.ladder, {}, study.first_seed)
 
 
 def test_a_claim_is_a_running_trial_with_its_rate_and_seed(study: VariantStudy) -> None:
@@ -60,9 +55,9 @@ def test_a_point_that_runs_or_is_finished_cannot_be_claimed(
     claim = taken(study)
     if finished:
         study.finish(claim, outcome(0.1), None)
-    assert elsewhere(study, url).claim(Point(0, 0), Owner.here()) is None
-    rival = study.trials()[1]
-    assert (rival.state, rival.user_attrs["failure"]) == (TrialState.FAIL, "rival")
+    assert reopened(study, url).claim(Point(0, 0), Owner.here()) is None
+    duplicate = study.trials()[1]
+    assert (duplicate.state, duplicate.user_attrs["failure"]) == (TrialState.FAIL, "duplicate")
     assert not study.state().crashes  # losing a race is no crash
     taken(study, rung=1)
 
@@ -98,7 +93,7 @@ def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_poin
         if not line:
             pytest.fail(process.stderr.read())
         won += json.loads(line)
-    study = VariantStudy(open_storage(url, patience=60.0), "search/qk", LADDER, {})
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", {})
     points = Counter((rung, seed) for rung, seed, _ in won)
     assert points == {(rung, seed): 1 for rung in range(3) for seed in range(2)}
     trials = study.trials()
@@ -107,7 +102,7 @@ def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_poin
     assert sorted(trial.number for trial in running) == sorted(number for *_, number in won)
     for trial in trials:
         if trial not in running:
-            assert (trial.state, trial.user_attrs["failure"]) == (TrialState.FAIL, "rival")
+            assert (trial.state, trial.user_attrs["failure"]) == (TrialState.FAIL, "duplicate")
     owners = [owner_of(trial.user_attrs) for trial in running]
     assert not any(owner.is_gone() for owner in owners)
     for process in processes:
@@ -146,17 +141,18 @@ def test_the_dashboard_opens_on_odd_losses(study: VariantStudy) -> None:
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, None])
 def test_odd_losses_survive_storage(study: VariantStudy, url: str, odd: float | None) -> None:
-    ended = Outcome(0.1, 7, True, "non_finite", 0, 1, odd, odd, odd or 0.0, odd or 0.0, run_id="r")
+    numbers = {} if odd is None else {"perplexity": odd}
+    ended = Outcome(0.1, 7, "non_finite", 0, 1, odd, odd or 0.0, odd or 0.0, numbers=numbers, page="p")
     claim = taken(study)
     study.report(claim, 1, math.nan if odd is None else odd)
     study.finish(claim, ended, "non_finite")
-    (found,) = elsewhere(study, url).state().outcomes.values()
+    (found,) = reopened(study, url).state().outcomes.values()
     assert repr(found) == repr(ended)  # NaN is not equal to itself
 
 
 def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy, url: str) -> None:
     lost = taken(study)
-    elsewhere(study, url).fail(lost.number, "lost")
+    reopened(study, url).fail(lost.number, "lost")
     again = taken(study)
     assert not study.finish(lost, outcome(0.1, val_loss=1.0), None)
     assert study.state().outcomes == {}
@@ -169,24 +165,25 @@ def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy,
 def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: VariantStudy, url: str) -> None:
     """A machine that slept for a while must be able to go on with its other trials."""
     lost = taken(study)
-    elsewhere(study, url).fail(lost.number, "lost")
-    study.beat(lost, 3)
+    reopened(study, url).fail(lost.number, "lost")
+    study.heartbeat(lost, 3)
     study.report(lost, 10, 4.0)
-    study.note(lost, "run_id", "r")
+    study.note(lost, "steps", 3)
+    study.link(lost, "http://curves/1")
 
 
 def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
     """Two machines that each thought the other dead: the first outcome is the one."""
     claim = taken(study)
     study.finish(claim, outcome(0.1, val_loss=2.0), None)
-    twin = optuna.trial.create_trial(
+    second = optuna.trial.create_trial(
         state=TrialState.COMPLETE,
         value=0.0,
         params=study.trials()[0].params,
         distributions=study.trials()[0].distributions,
         user_attrs={**study.trials()[0].user_attrs, "outcome": outcome(0.1, val_loss=3.0).to_dict()},
     )
-    study.study.add_trial(twin)
+    study.study.add_trial(second)
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
 
 
@@ -198,10 +195,44 @@ def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> Non
     assert not study.state().crashes
 
 
-def test_late_verdicts_are_kept_beside_the_closed_trials(study: VariantStudy, url: str) -> None:
-    study.finish(taken(study), outcome(0.1), None)
-    study.set_late_verdicts({0: "degraded"})
-    assert elsewhere(study, url).study.user_attrs["late_verdicts"] == {"0": "degraded"}
+def test_a_study_keeps_what_it_was_begun_with(study: VariantStudy, url: str) -> None:
+    """Whoever comes later, with facts of its own, goes by the first one's."""
+    other = attributes([1.0, 2.0], facts=Facts(max_steps=20, precision="bf16").to_dict(), key="other")
+    later = VariantStudy(open_storage(url, timeout=60.0), study.name, other, first_seed=7)
+    assert (later.ladder, later.key, later.facts) == (LADDER, "lr", Facts(max_steps=10))
+    assert later.study.user_attrs == attributes(LADDER)
+
+
+def test_of_those_who_open_a_search_together_the_first_ones_facts_hold_for_all(tmp_path: Path) -> None:
+    for facts in facts_of_each(f"sqlite:///{tmp_path / 'fresh.db'}", tmp_path):
+        assert len(facts) == 1
+
+
+def test_a_study_that_was_begun_by_half_is_completed(study: VariantStudy, url: str) -> None:
+    storage = open_storage(url, timeout=60.0)
+    half = optuna.create_study(storage=storage, study_name="search/half", direction="maximize")
+    half.set_user_attr("ladder", [0.3, 0.5])
+    completed = VariantStudy(storage, "search/half", attributes(LADDER))
+    assert (completed.ladder, completed.facts.max_steps) == ([0.3, 0.5], 10)
+    assert reopened(completed, url).ladder == [0.3, 0.5]
+
+
+def test_another_key_than_the_learning_rate_is_searched_and_shown(url: str) -> None:
+    begun = attributes(LADDER, key="optimizer.weight_decay", label="weight decay")
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
+    study.finish(taken(study, rung=1), outcome(0.2), None)
+    (trial,) = study.trials()
+    assert trial.params == {"optimizer.weight_decay": 0.2, "seed": 0}
+    assert study.point_of(trial) == Point(1, 0)
+    assert served(study.storage, study)["objective_names"] == ["stable weight decay"]
+
+
+def test_the_steps_of_cancelled_trials_are_counted(study: VariantStudy) -> None:
+    for rung, failure in enumerate(["cancelled", "cancelled", "crash"]):
+        claim = taken(study, rung=rung)
+        study.note(claim, "steps", 5 + rung)
+        study.fail(claim.number, failure)
+    assert study.cancelled_steps() == 11
 
 
 def test_a_dead_process_is_gone_and_a_living_or_foreign_one_is_not() -> None:
@@ -228,7 +259,7 @@ def test_a_dead_process_is_gone_and_a_living_or_foreign_one_is_not() -> None:
 
 def test_silence_is_judged_by_our_own_clock_since_the_last_change() -> None:
     now = 1000.0
-    silence = Silence(patience=60, clock=lambda: now)
+    silence = Silence(timeout=60, clock=lambda: now)
     assert not silence.too_long("a", 5)  # first look: whatever it says, the count begins here
     for _ in range(3):
         now += 20
@@ -237,7 +268,7 @@ def test_silence_is_judged_by_our_own_clock_since_the_last_change() -> None:
     now += 1
     assert silence.too_long("a", 5)
     assert not silence.too_long("b", 0)
-    assert not silence.too_long("a", 6)  # a beat, though late
+    assert not silence.too_long("a", 6)  # a heartbeat, though late
     for _ in range(3):
         now += 20
         assert not silence.too_long("a", 6)
@@ -250,7 +281,7 @@ def test_silence_is_judged_by_our_own_clock_since_the_last_change() -> None:
 def test_a_silence_that_we_could_not_hear_is_not_held_against_others() -> None:
     """The storage was gone, for them as for us: they need a moment to come back, too."""
     now = 0.0
-    silence = Silence(patience=60, clock=lambda: now)
+    silence = Silence(timeout=60, clock=lambda: now)
     assert not silence.too_long("a", 5)
     now += 1000
     assert not silence.too_long("a", 5)
@@ -273,7 +304,7 @@ def test_a_silence_that_we_could_not_hear_is_not_held_against_others() -> None:
 )
 def test_a_storage_that_does_not_open_is_the_users_mistake(bad: str) -> None:
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=.*allowed: sqlite:///PATH") as refused:
-        open_storage(bad, patience=60.0)
+        open_storage(bad, timeout=60.0)
     assert "\n" not in str(refused.value)
     assert "s3cret@" not in str(refused.value)
     assert "password=s3cret" not in str(refused.value)
@@ -284,7 +315,7 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=postgresql://me:\*\*\*@h/d: ") as refused:
-        open_storage("postgresql://me:s3cret@h/d", patience=60.0)
+        open_storage("postgresql://me:s3cret@h/d", timeout=60.0)
     assert "pip install 'psycopg[binary]'" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
@@ -292,5 +323,5 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 def test_a_file_that_is_no_database_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, but notes of some length" * 100)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage="):
-        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}", patience=60.0)
+        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}", timeout=60.0)
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")

@@ -46,7 +46,7 @@ def train(cfg, directory, **more):
     try:
         return train_only(cfg, directory, **more)
     finally:
-        assert drain(cfg.tracker, 600).waiting == 0
+        assert drain(cfg.tracker, 600) is None
 
 
 def history(client, run_id, key):
@@ -144,5 +144,5 @@ def test_a_run_that_is_interrupted_is_marked_killed(run_cfg, store, client, tmp_
             experiment="interrupted",
             report=interrupt,
         )
-    assert drain(cfg.tracker, 600).waiting == 0
+    assert drain(cfg.tracker, 600) is None
     assert newest(client, "interrupted").info.status == "KILLED"

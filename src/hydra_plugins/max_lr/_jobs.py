@@ -58,7 +58,7 @@ def search_by_jobs(
         )
         raise
     # Opened anew: a connection to a server may not have lasted as long as the jobs.
-    storage = open_storage(options.storage, options.storage_timeout)
+    storage = open_storage(options.storage, options.storage_timeout, f"{search.prefix}storage")
     results = finished_results(storage, name, search.names)
     if results is None:
         raise UnfinishedSearchError(
@@ -77,7 +77,7 @@ def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraConte
     task = functools.partial(
         run_command, _words(config, named), os.getcwd(), () if TRACEBACK_WANTED else ("HYDRA_FULL_ERROR",)
     )
-    # A job's interpreter unpickles what is ours, so it must find what we find.
+    # A job's interpreter unpickles our objects, so it needs our import path.
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=hydra_context, task_function=task, config=config
@@ -86,7 +86,7 @@ def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraConte
     overrides = [named, "hydra.sweep.subdir=.", "hydra.output_subdir=null"]
     try:
         ended = launcher.launch([overrides] * count, initial_job_idx=0)
-    # A launcher raises what it likes: no srun, a partition that there is not, a node that went away.
+    # Launchers raise many kinds of errors: no srun, an unknown partition, a lost node.
     except Exception as error:
         if TRACEBACK_WANTED:
             raise

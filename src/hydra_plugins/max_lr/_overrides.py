@@ -1,4 +1,4 @@
-"""From the words of a command line to a ladder and the variants that are to climb it."""
+"""From the words of a command line to the ladder and the variants."""
 
 import itertools
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ def search(
 
     Raises UserError, OutageError, KeyboardInterrupt.
     """
-    # A cluster sends SIGTERM where a terminal sends Ctrl-C; one sent to a background job counts.
+    # A cluster sends SIGTERM where a terminal sends Ctrl-C. A background job must react to both.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     options, command = split_settings(settings)
@@ -48,6 +48,8 @@ def search(
         name=None if OmegaConf.is_missing(config.search, "name") else config.search.name,
         label="LR" if options.key == "lr" else options.key,
         accelerator=config.trainer.accelerator,
+        prefix="hydra.sweeper.",
+        name_key="search.name",
     )
     if command.dry_run:
         asked.check()
@@ -85,7 +87,7 @@ def _check(command: CommandLine, here: bool) -> None:
 
 
 def _place(config: DictConfig, name: str) -> Path:
-    """The search's folder, with what was asked for in it."""
+    """The search's folder, with its settings in multirun.yaml."""
     with open_dict(config):
         config.search.name = name
     directory = Path(config.hydra.sweep.dir).absolute()

@@ -19,13 +19,13 @@ class CommandLine:
     tolerance: float = MISSING
 
 
-# Hydra fills the schema bit by bit, and so cannot take the frozen class itself.
+# Hydra fills the schema field by field, so it cannot use the frozen class itself.
 _OPTIONS = [(option.name, option.type, field(default=MISSING)) for option in fields(Options)]
 MaxLRSweeperConf = make_dataclass("MaxLRSweeperConf", _OPTIONS, bases=(CommandLine,))
 
 
 def split_settings(settings: dict[str, Any]) -> tuple[Options, CommandLine]:
-    """What the engine is told, and the rest."""
+    """The engine's options, and the rest."""
     names = {option.name for option in fields(Options)}
     options = Options(**{name: value for name, value in settings.items() if name in names})
     return options, CommandLine(**{name: value for name, value in settings.items() if name not in names})

@@ -1,4 +1,4 @@
-"""Hydra's door to the search: `python src/train.py -m …` comes in here."""
+"""Hydra's sweeper for `python src/train.py -m …`: it calls the search."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ import hydra_plugins.max_lr.config  # noqa: F401  # registers the schema
 
 
 class MaxLRSweeper(Sweeper):
-    """Gives the command line to the search. Hydra finds and makes it; nothing is decided here."""
+    """Passes the command line to the search. Hydra finds and creates it; nothing is decided here."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -19,8 +19,8 @@ class MaxLRSweeper(Sweeper):
         self.hydra_context, self.config = hydra_context, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        # Hydra imports every module here that has no leading underscore, at every start; what a search
-        # needs waits until there is one.
+        # At every start, Hydra imports each module here without a leading underscore. What only a search
+        # needs is imported later.
         from hydra_plugins.max_lr._search import search
 
         assert self.hydra_context is not None

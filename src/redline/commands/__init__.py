@@ -1,4 +1,4 @@
-"""The command `redline`: its first word says what to do, the others belong to that."""
+"""The command `redline`: its first word names what to do, the others are that command's."""
 
 import sys
 from importlib import import_module
@@ -6,7 +6,7 @@ from importlib import import_module
 from redline.command_line import did_you_mean, user_errors
 from redline.errors import UserError
 
-# By name: what one command imports, the others do without.
+# By name, so that a command imports only what it needs.
 _COMMANDS = {
     "train": ("redline.commands.train:train", "one run: redline train norm=qkv lr=0.03"),
     "search": ("redline.commands.train:search", "each variant's edge: redline search norm=baseline,qk"),
@@ -19,7 +19,7 @@ _COMMANDS = {
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names; it finds its own words there."""
+    """Run the command that `sys.argv` names, with the rest of `sys.argv`."""
     with user_errors():
         command, *sys.argv[1:] = sys.argv[1:] or [""]
         if command in ("-h", "--help"):

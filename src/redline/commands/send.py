@@ -28,6 +28,6 @@ def _send(cfg: DictConfig) -> None:
         from redline.training.outbox import drain
 
         left = drain(cfg.tracker, float("inf"))
-        print(f"{left.store}: {left.sent} run(s) sent, {left.waiting} left")
-        if left.line is not None:
-            raise OutageError(left.line)
+        if left is not None:
+            raise OutageError(left)
+        print("all is sent")

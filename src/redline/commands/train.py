@@ -14,8 +14,8 @@ _SHOWS = {"--cfg", "-c", "--info", "-i"}
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def train(cfg: DictConfig) -> float | None:
-    """One run; with -m, the max_lr sweeper starts its own and never comes here."""
-    # torch and Lightning take seconds to import: --help and a search's coordinator do without.
+    """One run. With -m Hydra calls the max_lr sweeper instead."""
+    # torch and Lightning take seconds to import; --help and a search's coordinator need neither.
     from redline.training.single import train_once
 
     with user_errors():

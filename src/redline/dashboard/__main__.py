@@ -31,7 +31,7 @@ def main() -> None:
         from redline.dashboard.judged_storage import open_judged
 
         judged = open_judged(given.storage)
-        import optuna_dashboard  # takes seconds: a mistake is told before
+        import optuna_dashboard  # takes seconds, so mistakes are found first
 
         try:
             server = make_server(

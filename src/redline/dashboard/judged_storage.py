@@ -11,30 +11,34 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from redline.database import connect_arguments
 from redline.errors import UserError
+from redline.search.store.record import judged
 from redline.search.store.study import CONSTRAINTS
 
 
 class JudgedStorage(RDBStorage):
     """Changes what is read, never what is stored.
 
-    A trial that rule 5 turned after its end reads as diverged, and once a variant has its answer, so does
-    one that is stable above the edge (by luck, or outvoted by the other seeds): the best trial is
-    the largest stable learning rate.
+    A trial that a later one showed to be degraded reads as diverged. Once a variant has its answer, so does
+    one that is stable above the edge (by luck, or outvoted by the other seeds). So the best trial is the
+    largest stable value.
     """
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        facts = self.get_study_user_attrs(study_id)
-        late = facts.get("late_verdicts", {})
-        edge = (facts.get("result") or {}).get("first_diverged_lr")
         trials = super().get_all_trials(study_id, deepcopy, states)
+        attributes = self.get_study_user_attrs(study_id)
+        if "facts" not in attributes:  # not a study of ours, or not complete yet
+            return trials
+        edge = (attributes.get("result") or {}).get("first_diverged_lr")
+        verdicts = judged(attributes, trials)
         for trial in trials:
-            if trial.state != TrialState.COMPLETE:
+            if trial.number not in verdicts:
                 continue
-            if str(trial.number) in late:
-                trial.user_attrs |= {"verdict": "diverged", "reason": late[str(trial.number)]}
-            elif edge is None or trial.params["lr"] < edge:
+            reason = verdicts[trial.number]
+            if reason is not None:
+                trial.user_attrs |= {"verdict": "diverged", "reason": reason}
+            elif edge is None or trial.params[attributes["key"]] < edge:
                 continue
             trial.values = [0.0]
             trial.system_attrs = {**trial.system_attrs, CONSTRAINTS: [1.0]}
@@ -59,7 +63,7 @@ def open_judged(url: str) -> JudgedStorage:
             {"connect_args": connect_arguments(parsed), "pool_pre_ping": True},
             skip_table_creation=True,
         )
-    # Not in its own words: a driver's may hold the password.
+    # Without the driver's message, which may contain the password.
     except (ArgumentError, SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
         raise UserError(
             f"storage: does not open ({type(error).__name__}); "

@@ -1,7 +1,7 @@
 """Text in, batches of tokens out.
 
-Nothing handed on here imports torch, so that a search's coordinator can prepare the tokens and still
-start fast; the Lightning side is `redline.data.datamodule.TokenData`.
+Nothing exported here imports torch, so a search's coordinator can prepare the tokens and still start fast.
+The Lightning side is `redline.data.datamodule.TokenData`.
 """
 
 from redline.data.batches import train_batch, val_batches

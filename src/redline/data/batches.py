@@ -1,4 +1,4 @@
-"""Batches as pure functions of their arguments: a run that stops and goes on needs no data state."""
+"""Batches as pure functions of their arguments: a resumed run needs no data state."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
 """Where text comes from: the files of an installed package, or the user's own.
 
-Constructors only keep their arguments: Hydra wraps what they raise, and the user's mistakes are to
-arrive as they are. A source of another kind needs the two methods of `Corpus` and nothing else.
+Constructors only keep their arguments: Hydra would wrap a UserError that they raise. A source of another kind
+needs the two methods of `Corpus` and nothing else.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ class Corpus(Protocol):
         """Every document, always in the same order; each call starts anew."""
 
     def identity(self) -> str:
-        """A digest that differs whenever `documents` does, for less work than tokenizing them."""
+        """A digest that differs whenever `documents` does, and is faster than tokenizing them."""
 
 
 class PackagedCorpus:
@@ -87,7 +87,7 @@ class TextFiles:
                 if path.suffix.lower() == ".jsonl":
                     yield from self._lines(path)
                 else:
-                    yield path.read_text(encoding="utf-8-sig")  # drops the mark some editors put first
+                    yield path.read_text(encoding="utf-8-sig")  # drops a byte order mark
             except UnicodeError as error:
                 raise UserError(
                     f"data.path={path}: is not UTF-8 text; allowed: {self._ALLOWED}, in UTF-8"
@@ -149,7 +149,7 @@ class TextFiles:
 
 
 def _digest(settings: str, files: Iterable[Path]) -> str:
-    """Content, order and kind of the files, but not where they lie: a corpus may move."""
+    """Content, order and kind of the files, but not their place: a corpus may move."""
     digest = hashlib.blake2b(settings.encode(), digest_size=16)
     for path in files:
         digest.update(path.suffix.lower().encode())

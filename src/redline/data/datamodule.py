@@ -29,7 +29,7 @@ class TokenData(LightningDataModule):
     """Batches (B, T + 1) int64 of a tokenized corpus: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
 
     Training batches start at the trainer's step, so a resumed run sees what an uninterrupted one would.
-    Lightning's fetcher asks for one batch ahead, which changes nothing: no batch depends on another.
+    Lightning's fetcher asks for one batch ahead. No batch depends on another, so that changes nothing.
 
     Args:
         sequence_length: T, tokens.

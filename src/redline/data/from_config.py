@@ -1,4 +1,4 @@
-"""The composed configuration's view of this package."""
+"""A corpus from the composed configuration."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def open_corpus(cfg: Any) -> TokenCorpus:
 
 
 def corpus_identity(cfg: Any) -> str:
-    """What differs whenever the corpus' content does. Raises UserError where it cannot be read."""
+    """A digest of the corpus' content. Raises UserError where it cannot be read."""
     return _source(cfg).identity()
 
 

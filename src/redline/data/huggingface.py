@@ -48,7 +48,7 @@ class HuggingFace:
                 row += 1
 
     def identity(self) -> str:
-        # The library's own key for content: it follows the commit, the files' times, or what was saved,
+        # The library's own key: it depends on the commit, the files' times, or what was saved,
         # and spares a pass over what may be many gigabytes.
         return f"{self._dataset._fingerprint}-{self.text_column}"
 

@@ -1,8 +1,8 @@
 """A corpus' tokens in a memory-mapped file, made once and checked whenever they are opened.
 
 ``cache_dir/<fingerprint>/`` holds ``tokens.bin`` (training part, then validation part), ``tokenizer.json``
-and ``manifest.json``. The fingerprint says everything that decides the content, so processes that build
-the same folder at once write the same bytes, and need no lock. Each file is written under another name
+and ``manifest.json``. The fingerprint covers everything that decides the content, so processes that
+build the same folder at once write the same bytes, and need no lock. Each file is written under another name
 and renamed when complete, the manifest last; its checksum covers all three. A killed build leaves a
 ``*.tmp`` file behind, which nothing reads.
 """
@@ -26,7 +26,7 @@ from redline.data.tokenizer import check_vocab_size, end_of_text_id, train_token
 from redline.errors import UserError
 from redline.files import atomic_write
 
-FORMAT = 1  # raise it whenever the same corpus and settings would come out as other bytes
+FORMAT = 1  # raise it whenever the same corpus and settings give other bytes
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def prepare(
 
     The text is split before anything is learned from it: its last ``val_fraction`` characters are the
     validation part, and the tokenizer is trained on the rest. Opening reads the corpus and the tokens
-    once, to be sure of both, and tokenizes nothing.
+    once, to check both, and tokenizes nothing.
 
     Args:
         vocab_size: tokens; 256 or more.
@@ -121,7 +121,7 @@ def _open(folder: Path, fingerprint: str, dtype: np.dtype) -> TokenCorpus | None
             and checksum == _checksum(manifest, folder)
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        # Whatever is wrong with the files has the same cure.
+        # Whatever is wrong with the files, they are built again.
         intact = False
     if not intact:
         log.warning("%s: damaged; tokenizing the corpus again", folder)

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from redline.errors import UserError
 
-BYTES = 256  # the alphabet: with it, every text has tokens, and none is unknown
+BYTES = 256  # the alphabet: every text can be tokenized with it
 
 # A byte that text does not hold marks the end of a document. Being part of the alphabet, it takes no
 # place in the vocabulary.

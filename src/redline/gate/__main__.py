@@ -28,17 +28,18 @@ def main() -> int:
     from rich.console import Console
 
     from redline.gate.compare import compare
-    from redline.gate.read import check_comparable, newest_result, read_result
+    from redline.gate.read import check_comparable, newest_result
     from redline.gate.table import difference_table
+    from redline.search.result import SearchResult
 
     path = arguments.new or newest_result(other_than=arguments.baseline)
-    baseline, new = read_result(arguments.baseline, "BASELINE"), read_result(path, "NEW")
+    baseline, new = SearchResult.read(arguments.baseline, "BASELINE"), SearchResult.read(path, "NEW")
     check_comparable(baseline, new)
     differences = compare(baseline, new, tolerance=arguments.tolerance, confidence=arguments.confidence)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(f"{arguments.baseline} → {path}", soft_wrap=True)
-    console.print(difference_table(differences))
-    added = [name for name in new["variants"] if name not in baseline["variants"]]
+    console.print(difference_table(differences, new))
+    added = [name for name in new.variants if name not in baseline.variants]
     if added:
         console.print(f"not in the baseline, and not held against anything: {', '.join(added)}")
     worse = [its.variant for its in differences if its.worse]

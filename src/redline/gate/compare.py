@@ -1,10 +1,10 @@
 """What got worse between two results of the same question, variant by variant. Pure numbers.
 
-**LR.** An edge is known as an interval: `max_stable_lr_90`; from the ladder's top up for a variant that is
-censored above; from 0 to the ladder's foot for one censored below. The new edge is worse when its interval
-lies wholly below the baseline's: while the two overlap, one edge may lie in both, and a rung up or down is
-what another seed does too (`bench/gate_noise.py` shows how often). A variant that had an answer and now has
-none (no stable rung, or runs left open) is worse: the gate passes only what it has seen.
+**LR.** An edge is known as an interval: `max_stable_lr_90`; from the top rung up for a variant that is
+censored above; from 0 to the lowest rung for one censored below. The new edge is worse when its interval
+lies wholly below the baseline's: while the two overlap, one edge may lie in both, and another seed
+moves an edge by a rung too (`bench/gate_noise.py` shows how often). A variant that had an answer and now has
+none (no stable rung, or runs left open) is worse too.
 
 **Loss**, in nats, since perplexity is its exponential and the noise is even in nats. At the same max stable
 LR the seeds' losses there are compared: by the interval of Student's t for the mean difference where both
@@ -16,19 +16,18 @@ seen, at whatever LR, by ``tolerance``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import Any
 
 from scipy.special import stdtrit
 
-Entry = Mapping[str, Any]  # a variant's, of `result.json`
+from redline.search.result import SearchResult, VariantResult
 
 
 @dataclass(frozen=True)
 class Change:
-    """A number that was and is now, None where there is none, and what follows.
+    """A number before and now (None: there is none), and whether it got worse.
 
     ``interval``: of the new edge (LR), or of the loss difference (nats).
     """
@@ -54,53 +53,50 @@ class Difference:
 
 
 def compare(
-    baseline: Mapping[str, Any], new: Mapping[str, Any], *, tolerance: float, confidence: float
+    baseline: SearchResult, new: SearchResult, *, tolerance: float, confidence: float
 ) -> list[Difference]:
     """A difference for every variant of ``baseline``; both have the same ladder, and ``new`` has them all.
 
     ``tolerance`` in nats; ``confidence`` is the probability of the two-sided interval of Student's t.
     """
-    ladder = new["ladder"]
     return [
         Difference(
             name,
-            compare_lr(before, new["variants"][name], ladder),
-            compare_loss(before, new["variants"][name], tolerance, confidence),
+            compare_lr(before, new.variants[name], new.ladder),
+            compare_loss(before, new.variants[name], tolerance, confidence),
         )
-        for name, before in baseline["variants"].items()
+        for name, before in baseline.variants.items()
     ]
 
 
-def compare_lr(before: Entry, now: Entry, ladder: list[float]) -> Change:
+def compare_lr(before: VariantResult, now: VariantResult, ladder: Sequence[float]) -> Change:
     was, is_now = edge_interval(before, ladder), edge_interval(now, ladder)
-    edges = before["max_stable_lr"], now["max_stable_lr"]
+    edges = before.max_stable_lr, now.max_stable_lr
     if was is None:
         return Change(*edges, False, "the baseline has no answer", is_now)
     if is_now is None:
         return Change(*edges, True, "no answer: runs were left open")
-    if now["censored"] == "below" and before["censored"] != "below":
+    if now.censored == "below" and before.censored != "below":
         return Change(*edges, True, "no rung is stable any more", is_now)
     if is_now[1] < was[0]:
         return Change(*edges, True, f"the edge lies below the baseline's interval {_span(was)}", is_now)
     return Change(*edges, False, _direction(was, is_now), is_now)
 
 
-def edge_interval(entry: Entry, ladder: list[float]) -> tuple[float, float] | None:
-    """Where the edge lies, in LR; None for an entry without an answer."""
-    if entry["censored"] == "above":
+def edge_interval(its: VariantResult, ladder: Sequence[float]) -> tuple[float, float] | None:
+    """Where the edge lies; None for a variant without an answer."""
+    if its.censored == "above":
         return ladder[-1], math.inf
-    if entry["censored"] == "below":
+    if its.censored == "below":
         return 0.0, ladder[0]
-    if entry["max_stable_lr"] is None:
-        return None
-    # Before there were intervals, a result had but its bracket.
-    low, high = entry.get("max_stable_lr_90") or (entry["max_stable_lr"], entry["first_diverged_lr"])
-    return low, high
+    # Old results have no interval; their bracket is used.
+    low, high = its.max_stable_lr, its.first_diverged_lr
+    return its.max_stable_lr_90 or (None if low is None or high is None else (low, high))
 
 
-def compare_loss(before: Entry, now: Entry, tolerance: float, confidence: float) -> Change:
-    edge = before["max_stable_lr"]
-    if edge is None or edge != now["max_stable_lr"]:
+def compare_loss(before: VariantResult, now: VariantResult, tolerance: float, confidence: float) -> Change:
+    edge = before.max_stable_lr
+    if edge is None or edge != now.max_stable_lr:
         return _compare_lowest(before, now, tolerance)
     old, new = _losses(before), _losses(now)
     means = (fmean(old.values()) if old else None, fmean(new.values()) if new else None)
@@ -136,24 +132,24 @@ def _around(mean: float, error: float, freedom: float, confidence: float) -> tup
     return mean - reach, mean + reach
 
 
-def _compare_lowest(before: Entry, now: Entry, tolerance: float) -> Change:
-    old, new = before["best_val_loss"], now["best_val_loss"]
+def _compare_lowest(before: VariantResult, now: VariantResult, tolerance: float) -> Change:
+    old, new = before.best_val_loss, now.best_val_loss
     if old is None or new is None:
         return Change(old, new, old is not None, "no loss to compare")
     worse = new - old > tolerance
-    apart = "no edges" if before["max_stable_lr"] == now["max_stable_lr"] else "the edges differ"
-    why = f"{apart}: lowest losses, at {before['best_lr']:g} and {now['best_lr']:g}, {_by(worse, tolerance)}"
+    apart = "no edges" if before.max_stable_lr == now.max_stable_lr else "the edges differ"
+    why = f"{apart}: lowest losses, at {before.best_lr:g} and {now.best_lr:g}, {_by(worse, tolerance)}"
     return Change(old, new, worse, why)
 
 
 def _by(worse: bool, tolerance: float) -> str:
-    return f"{'more' if worse else 'not more'} than {tolerance:g} nats above"
+    return f"{'more' if worse else 'not more'} than {tolerance:g} above"
 
 
-def _losses(entry: Entry) -> dict[str, float]:
-    """Seed -> nats at the edge. Older results have but their mean, which counts as one seed."""
-    mean = {} if entry["val_loss"] is None else {"mean": entry["val_loss"]}
-    return entry.get("val_losses") or mean
+def _losses(its: VariantResult) -> Mapping[str, float]:
+    """Seed -> nats at the edge. Older results have only their mean, which counts as one seed."""
+    mean = {} if its.val_loss is None else {"mean": its.val_loss}
+    return its.val_losses or mean
 
 
 def _direction(was: tuple[float, float], now: tuple[float, float]) -> str:

@@ -7,23 +7,28 @@ from rich import box
 from rich.table import Table
 
 from redline.gate.compare import Change, Difference
+from redline.search.result import SearchResult
 
 
-def difference_table(differences: Sequence[Difference]) -> Table:
+def difference_table(differences: Sequence[Difference], new: SearchResult) -> Table:
+    numbers = ("loss (nats)", "perplexity") if new.in_nats else ("final score",)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("variant")
-    for heading in ("max stable LR", "loss (nats)", "perplexity"):
+    for heading in (f"max stable {new.label}", *numbers):
         table.add_column(heading, justify="right")
-    table.add_column("LR")
-    table.add_column("loss")
+    for heading in (new.label, "loss" if new.in_nats else "score"):
+        table.add_column(heading)
     for its in differences:
         loss = _arrow(its.loss, ".3f")
         if its.loss.interval is not None:
             low, high = its.loss.interval
             loss += f" ({low:+.3f} to {high:+.3f})"
-        perplexity = Change(_exp(its.loss.before), _exp(its.loss.now), its.loss.worse, "")
-        row = [_arrow(its.lr, "g"), loss, _arrow(perplexity, ".2f"), _verdict(its.lr), _verdict(its.loss)]
-        table.add_row(its.variant, *row, style="bold red" if its.worse else None)
+        cells = [_arrow(its.lr, "g"), loss]
+        if new.in_nats:
+            perplexity = Change(_exp(its.loss.before), _exp(its.loss.now), its.loss.worse, "")
+            cells.append(_arrow(perplexity, ".2f"))
+        cells += [_verdict(its.lr), _verdict(its.loss)]
+        table.add_row(its.variant, *cells, style="bold red" if its.worse else None)
     return table
 
 

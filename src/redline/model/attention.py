@@ -13,7 +13,7 @@ from redline.model.transforms import Scale
 
 
 def fused(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float, dropout: float) -> Tensor:
-    """Torch's own kernel: never holds the (B,H,T,T) scores."""
+    """Torch's own kernel: does not store the (B,H,T,T) scores."""
     return F.scaled_dot_product_attention(
         q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True, scale=scale
     )
@@ -31,7 +31,7 @@ def explicit(
 ) -> Tensor:
     """Written out, with a transform on the scaled scores and one on the probabilities.
 
-    ``mask_TT`` is added after ``score``: a cap on masked scores would let the future through.
+    ``mask_TT`` is added after ``score``: a cap on masked scores would let queries see the future.
     """
     B, H, T, K = q_BHTK.shape
     q_NTK, k_NKT = q_BHTK.reshape(B * H, T, K), k_BHTK.reshape(B * H, T, K).transpose(1, 2)
@@ -46,9 +46,9 @@ def explicit(
 
 
 class ScaledDotProduct(nn.Module):
-    """The scores, their softmax and the mixture of the values. Three times (B,H,T,K) to one.
+    """The scores, their softmax, and the weighted sum of the values. Three times (B,H,T,K) to one.
 
-    What comes in is what the scores are made of, after norm and rotation: a hook here sees it on either path.
+    Its inputs are q, k and v after norm and rotation, on either path: a hook here sees them.
     """
 
     def __init__(self, strategy: NormStrategy, dropout: float, path: str) -> None:

@@ -31,7 +31,7 @@ SITES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Site:
-    """Where a transform is being built: all it may depend on."""
+    """The place of a transform: all that it may depend on."""
 
     name: str
     width: int
@@ -44,7 +44,7 @@ class Site:
         return SITES[self.name]
 
     def require(self, transform: str, *axes: str) -> None:
-        """Raise UserError unless ``transform`` can act on what passes here."""
+        """Raise UserError unless ``transform`` can act on the tensor at this site."""
         if self.axes not in axes:
             allowed = ", ".join(name for name, its in SITES.items() if its in axes)
             raise UserError(f"norm_strategy.{self.name}: {transform} cannot act here; allowed: {allowed}")

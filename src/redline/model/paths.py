@@ -14,6 +14,6 @@ def explicit_is_faster(device: str, dtype: torch.dtype, tokens: int) -> bool:
     others  any    never     flash attention
     ======  =====  ========  ==============================================================
 
-    ``bench/attention_paths.py`` holds it against the CPU at hand.
+    ``bench/attention_paths.py`` compares this with the CPU it runs on.
     """
     return device == "cpu" and dtype == torch.bfloat16 and tokens <= 256

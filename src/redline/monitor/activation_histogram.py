@@ -2,9 +2,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from redline.metrics import of_layer
 from redline.model import Transformer
 from redline.monitor.histogram import Octaves
-from redline.monitor.sites import ACTIVATIONS, checked, on_activations
+from redline.monitor.sites import ACTIVATIONS, Place, checked, on_activations
 from redline.monitor.tap import Step, Tap
 
 
@@ -19,8 +20,8 @@ class ActivationHistogram(Tap):
     def attach(self, model: Transformer) -> None:
         on_activations(self, model, self.sites, self._see)
 
-    def _see(self, name: str, x_BTC: Tensor) -> None:
-        self.arrays[f"activation/{name}"] = self.octaves.counts(x_BTC)
+    def _see(self, place: Place, x_BTC: Tensor) -> None:
+        self.arrays[of_layer("activation", *place)] = self.octaves.counts(x_BTC)
 
     def after_update(self, step: Step) -> None:
         self.arrays["activation/edges"] = self.octaves.edges()

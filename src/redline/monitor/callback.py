@@ -1,4 +1,4 @@
-"""Turns taps on for the steps that are read, and hands what they saw to the loggers."""
+"""Turns taps on for the steps that are read, and passes their values to the loggers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ class Monitor(Callback):
         self._trainer: L.Trainer | None = None
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Have ``subscriber(step, values)`` called after each reading, a step late; metric name -> value."""
+        """Call ``subscriber(step, values)`` after each reading, one step late; values: name -> value."""
         self._subscribers.append(subscriber)
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -77,7 +77,7 @@ class Monitor(Callback):
         self._deliver()
 
     def state_dict(self) -> dict[str, Any]:
-        # A checkpoint holds the step just read: whoever goes on from it will not read that one again.
+        # A checkpoint holds the step just read: a run resumed from it does not read that step again.
         self._deliver()
         return {}
 

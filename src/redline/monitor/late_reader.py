@@ -24,7 +24,7 @@ class LateReader:
         return ready
 
     def flush(self) -> tuple[int, list[float]] | None:
-        """What is still queued, waiting for it if need be."""
+        """What is still queued; waits for the device where needed."""
         if self._pending is None:
             return None
         step, values_N, copied = self._pending

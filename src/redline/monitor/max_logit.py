@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from redline.metrics import MAX_LOGIT
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import Sample, check_sample, on_logits
@@ -28,9 +29,9 @@ class MaxLogit(Tap):
 
     def after_update(self, step: Step) -> None:
         max_LH = torch.stack(list(self.seen.values())).amax(1)
-        self.values["attention/max_logit"] = max_LH.amax()
+        self.values[MAX_LOGIT] = max_LH.amax()
         if self.per_head:
             for layer, max_H in zip(self.seen, max_LH, strict=True):
                 for head, logit in enumerate(max_H):
-                    self.values[f"attention/max_logit/layer_{layer:02d}/head_{head:02d}"] = logit
+                    self.values[f"{MAX_LOGIT}/layer_{layer:02d}/head_{head:02d}"] = logit
         self.seen.clear()

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.sites import OUTPUTS, checked, outputs, third
+from redline.monitor.sites import OUTPUTS, Place, checked, outputs, third
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import trained_weight
 
@@ -40,12 +41,12 @@ class OutputGradNorm(Tap):
     def __init__(self, sites: Sequence[str]) -> None:
         super().__init__()
         self.sites = checked(sites, OUTPUTS)
-        self.probes: dict[str, Tensor] = {}
+        self.probes: dict[Place, Tensor] = {}
 
     def attach(self, model: Transformer) -> None:
-        for name, linear, part in outputs(model, self.sites):
-            self.probes[name] = torch.zeros((), device=trained_weight(linear).device, requires_grad=True)
-            self._hook(linear, self.probes[name], part)
+        for place, linear, part in outputs(model, self.sites):
+            self.probes[place] = torch.zeros((), device=trained_weight(linear).device, requires_grad=True)
+            self._hook(linear, self.probes[place], part)
 
     def _hook(self, linear: nn.Linear, probe: Tensor, part: int | None) -> None:
         def let_through(module: nn.Module, inputs: tuple[Tensor, ...], output_BTC: Tensor) -> Tensor | None:
@@ -54,7 +55,7 @@ class OutputGradNorm(Tap):
         linear.register_forward_hook(let_through)
 
     def before_update(self, step: Step) -> None:
-        for name, probe in self.probes.items():
+        for place, probe in self.probes.items():
             if probe.grad is not None:
-                self.values[f"output_grad_norm/{name}"] = probe.grad
+                self.values[of_layer("output_grad_norm", *place)] = probe.grad
                 probe.grad = None

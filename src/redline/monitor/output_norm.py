@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from redline.metrics import NORM, RMS, of_layer
 from redline.model import Transformer
-from redline.monitor.sites import ACTIVATIONS, checked, checked_statistics, on_activations
+from redline.monitor.sites import ACTIVATIONS, Place, checked, checked_statistics, on_activations
 from redline.monitor.tap import Step, Tap
 
 
@@ -23,23 +24,24 @@ class OutputNorm(Tap):
         super().__init__()
         self.sites = checked(sites, ACTIVATIONS)
         self.statistics = checked_statistics(statistics)
-        self.norms: dict[str, Tensor] = {}  # (B,T) each
-        self.channels: dict[str, int] = {}
+        self.norms: dict[Place, Tensor] = {}  # (B,T) each
+        self.channels: dict[Place, int] = {}
 
     def attach(self, model: Transformer) -> None:
         on_activations(self, model, self.sites, self._see)
 
-    def _see(self, name: str, x_BTC: Tensor) -> None:
-        self.channels[name] = x_BTC.shape[-1]
-        self.norms[name] = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32)
+    def _see(self, place: Place, x_BTC: Tensor) -> None:
+        self.channels[place] = x_BTC.shape[-1]
+        self.norms[place] = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32)
 
     def after_update(self, step: Step) -> None:
         """Both statistics of all sites from the tokens' norms: one pass over the activations, few calls."""
-        names, norm_NBT = list(self.norms), torch.stack(list(self.norms.values()))
-        if "norm" in self.statistics:
-            for name, mean in zip(names, norm_NBT.mean((1, 2)), strict=True):
-                self.values[f"norm/{name}"] = mean
-        if "rms" in self.statistics:
-            for name, total in zip(names, torch.linalg.vector_norm(norm_NBT, dim=(1, 2)), strict=True):
-                self.values[f"rms/{name}"] = total / math.sqrt(norm_NBT[0].numel() * self.channels[name])
+        places, norm_NBT = list(self.norms), torch.stack(list(self.norms.values()))
+        if NORM in self.statistics:
+            for place, mean in zip(places, norm_NBT.mean((1, 2)), strict=True):
+                self.values[of_layer(NORM, *place)] = mean
+        if RMS in self.statistics:
+            for place, total in zip(places, torch.linalg.vector_norm(norm_NBT, dim=(1, 2)), strict=True):
+                values = norm_NBT[0].numel() * self.channels[place]
+                self.values[of_layer(RMS, *place)] = total / math.sqrt(values)
         self.norms.clear()

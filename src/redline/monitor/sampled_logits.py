@@ -1,4 +1,4 @@
-"""Attention logits of a few queries, computed beside the model: the fused path never holds any."""
+"""Attention logits of a few queries, computed beside the model: the fused path stores none."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ from redline.monitor.tap import Tap
 class Sample:
     """The sampled queries (S) of the first sequences (N) of a batch, and all keys (T) of those, of H heads.
 
-    A logit is as it enters the site `score`: q·k times the scale, in fp32, before any cap. Heads are folded
+    A logit is the input of the site `score`: q·k times the scale, in fp32, before any cap. Heads are folded
     into the batch: M = N·H, heads last.
     """
 
@@ -33,7 +33,7 @@ class Sample:
         return torch.bmm(self.q_MSK, self.k_MKT).mul_(self.scale).view(M // self.heads, self.heads, S, -1)
 
     def masked_logits(self) -> Tensor:
-        """(M,S,T), minus infinity where a query does not look."""
+        """(M,S,T), minus infinity where a query may not look."""
         return torch.baddbmm(self.mask_ST, self.q_MSK, self.k_MKT, alpha=self.scale)
 
 
@@ -41,7 +41,7 @@ See = Callable[[int, ScaledDotProduct, Sample], None]  # with the layer and the 
 
 
 def check_sample(queries: int, sequences: int) -> None:
-    """Raises UserError; whoever builds the tap says of which key."""
+    """Raises UserError; the caller adds the key."""
     if queries < 1:
         raise UserError(f"queries={queries}: allowed: 1 or more")
     if not 1 <= sequences <= queries:

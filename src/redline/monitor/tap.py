@@ -1,4 +1,4 @@
-"""What every tap is: a look at the model that costs nothing until a step is to be read."""
+"""What every tap is: it looks at the model on the steps that are read, and costs nothing on others."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ class Step:
 
 
 class Tap:
-    """While ``active``, leaves what it sees of a step in ``values`` and ``arrays``.
+    """While ``active``, writes what it measures in a step into ``values`` and ``arrays``.
 
     ``values`` maps a metric's name to a scalar on the device, or to a number that the host has anyway;
-    ``arrays`` likewise, for a picture instead of a curve. The monitor fetches all at once, so a tap never
+    ``arrays`` maps one to an array, such as a histogram. The monitor fetches all at once, so a tap never
     waits for the device: no ``.item()``, no ``if`` on a tensor. It must not change what the model computes.
     """
 
@@ -34,7 +34,7 @@ class Tap:
         self.arrays: dict[str, Tensor | np.ndarray] = {}
 
     def attach(self, model: Transformer) -> None:
-        """Hang hooks on the model, which is on its device and has not computed anything yet."""
+        """Add hooks to the model, which is on its device and has not computed anything yet."""
 
     def before_update(self, step: Step) -> None:
         """On a step that is read: the gradients are there, not clipped yet, and the weights as they were."""

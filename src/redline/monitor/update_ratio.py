@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from redline.metrics import of_layer
 from redline.model import Transformer
 from redline.monitor.sites import LINEARS, checked, linears
 from redline.monitor.tap import Step, Tap
@@ -32,5 +33,5 @@ class UpdateRatio(Tap):
         changes = torch._foreach_norm(torch._foreach_sub(after, self.before))
         ratios = torch._foreach_div(changes, torch._foreach_norm(self.before))
         self.before = []
-        for name, ratio in zip(self.linears, ratios, strict=True):
-            self.values[f"update_ratio/{name}"] = ratio
+        for place, ratio in zip(self.linears, ratios, strict=True):
+            self.values[of_layer("update_ratio", *place)] = ratio

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from redline.metrics import of_layer
 from redline.model import Transformer
 from redline.monitor.sites import LINEARS, checked, linears
 from redline.monitor.tap import Step, Tap
@@ -20,10 +21,10 @@ class WeightGradNorm(Tap):
         self.sites = checked(sites, tuple(LINEARS))
 
     def attach(self, model: Transformer) -> None:
-        self.weights = {name: trained_weight(linear) for name, linear in linears(model, self.sites)}
+        self.weights = {place: trained_weight(linear) for place, linear in linears(model, self.sites)}
 
     def before_update(self, step: Step) -> None:
-        gradients = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+        gradients = {place: weight.grad for place, weight in self.weights.items() if weight.grad is not None}
         norms = torch._foreach_norm(list(gradients.values())) if gradients else ()
-        for name, norm in zip(gradients, norms, strict=True):
-            self.values[f"weight_grad_norm/{name}"] = norm
+        for place, norm in zip(gradients, norms, strict=True):
+            self.values[of_layer("weight_grad_norm", *place)] = norm

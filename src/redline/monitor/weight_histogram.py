@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+from redline.metrics import of_layer
 from redline.model import Transformer
 from redline.monitor.histogram import Octaves
 from redline.monitor.sites import LINEARS, checked, linears
@@ -21,6 +22,6 @@ class WeightHistogram(Tap):
         self.linears = dict(linears(model, self.sites))
 
     def before_update(self, step: Step) -> None:
-        for name, linear in self.linears.items():
-            self.arrays[f"weight/{name}"] = self.octaves.counts(effective_weight(linear))
+        for place, linear in self.linears.items():
+            self.arrays[of_layer("weight", *place)] = self.octaves.counts(effective_weight(linear))
         self.arrays["weight/edges"] = self.octaves.edges()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from redline.metrics import NORM, RMS, of_layer
 from redline.model import Transformer
 from redline.monitor.sites import LINEARS, checked, checked_statistics, linears
 from redline.monitor.tap import Step, Tap
@@ -27,10 +28,10 @@ class WeightNorm(Tap):
     def before_update(self, step: Step) -> None:
         weights = [effective_weight(linear) for linear in self.linears.values()]
         norms = torch._foreach_norm(weights)
-        if "norm" in self.statistics:
-            for name, norm in zip(self.linears, norms, strict=True):
-                self.values[f"weight_norm/{name}"] = norm
-        if "rms" in self.statistics:
+        if NORM in self.statistics:
+            for place, norm in zip(self.linears, norms, strict=True):
+                self.values[of_layer("weight_norm", *place)] = norm
+        if RMS in self.statistics:
             roots = torch._foreach_div(norms, [math.sqrt(weight.numel()) for weight in weights])
-            for name, rms in zip(self.linears, roots, strict=True):
-                self.values[f"weight_rms/{name}"] = rms
+            for place, rms in zip(self.linears, roots, strict=True):
+                self.values[of_layer("weight_rms", *place)] = rms

@@ -1,5 +1,5 @@
-"""The weight of a linear that may be reparametrized. To name ``linear.weight`` computes it then, which in
-training moves what the reparametrization remembers: taps come here instead.
+"""The weight of a linear that may be reparametrized. Then reading ``linear.weight`` runs the parametrization
+and, in training, updates its buffers. Taps use these functions, which do not.
 """
 
 import torch
@@ -14,7 +14,7 @@ def effective_weight(linear: nn.Linear) -> Tensor:
         return linear.weight
     parametrizations = linear.get_submodule("parametrizations.weight")
     training = parametrizations.training
-    parametrizations.eval()  # in training, a power iteration would move its vectors
+    parametrizations.eval()  # in training, a power iteration would update its vectors
     try:
         return linear.weight
     finally:

@@ -22,6 +22,17 @@ class Source:
     url: str
 
 
+RYBAKOV = Source(
+    "Rybakov et al., Methods of improving LLM training stability, arXiv 2410.16682",
+    "https://arxiv.org/abs/2410.16682",
+)
+WORTSMAN = Source(
+    "Wortsman et al., Small-scale proxies for large-scale Transformer training instabilities, "
+    "arXiv 2309.14322",
+    "https://arxiv.org/abs/2309.14322",
+)
+
+
 @dataclass(frozen=True)
 class Table:
     """``words``: the headings of columns that are not numbers."""

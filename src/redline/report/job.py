@@ -1,37 +1,128 @@
-"""What a search has done at its end, in a process of its own: the report, and its copy in MLflow."""
+"""What is done at a search's end, in a process of its own: the report, and its copy in MLflow."""
 
 import logging
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunTag
+from mlflow.entities import Run as TrackedRun
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from redline.report.load import read_search
+from redline.report.curves import ChainedCurves, open_curves, trial_of
+from redline.report.load import search_in
 from redline.report.page import write_report
-from redline.report.stores import Stores
-from redline.report.summary import publish_summary
+from redline.report.search import Search
+from redline.tracked_runs import all_runs
+
+_HEADLINES = (
+    "max_stable_lr",
+    "first_diverged_lr",
+    "val_loss",
+    "val_perplexity",
+    "best_lr",
+    "best_val_loss",
+    "trials",
+    "optimizer_steps",
+    "grid_steps",
+)
 
 
-def publish(payload: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Write the report beside ``result.json``, and the search's summary run where the search is tracked.
+@dataclass(frozen=True)
+class Published:
+    """``trouble``: why MLflow has no copy, or one store of several has none; None where all is well."""
 
-    Payload: ``search``, ``storage``, ``tracking_uri`` (None: not tracked), ``directory``, ``reference``.
-    Result: ``path``; ``trouble``, why MLflow has no copy, or None.
-    """
+    path: Path
+    trouble: str | None
+
+
+def publish(
+    search: str, storage: str, tracking_uris: Sequence[str], directory: Path, reference: str
+) -> Published:
+    """Write the report beside ``result.json``, and the search's summary into every store that tracked it."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    directory, tracking_uri = Path(payload["directory"]), payload["tracking_uri"]
-    stores = Stores(payload["storage"], tracking_uri, directory.parent)
-    search = read_search(stores, payload["search"], directory)
-    path = write_report(search, directory / "report", payload["reference"])
-    result = {"path": str(path), "trouble": None}
-    if tracking_uri is None or search.curves.trouble is not None:
-        return {**result, "trouble": tracking_uri and search.curves.trouble}
+    opened = {uri: open_curves(uri) for uri in tracking_uris}
+    links = list(opened.values()) or [open_curves(None)]
+    found = search_in(storage, ChainedCurves(links), search)
+    path = write_report(found, directory / "report", reference)
     artifacts = [directory / "result.json", path, *sorted(path.parent.glob("*.png"))]
+    # A store that did not answer the report is not asked again.
+    troubles = [curves.trouble or _try_to_copy(found, uri, artifacts) for uri, curves in opened.items()]
+    return Published(path, "; ".join(filter(None, troubles)) or None)
+
+
+def _try_to_copy(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -> str | None:
     try:
         publish_summary(search, tracking_uri, artifacts)
     except (MlflowException, SQLAlchemyError, LookupError, OSError) as error:
-        return {**result, "trouble": str(error).strip().partition("\n")[0]}
-    return result
+        return str(error).strip().partition("\n")[0]
+    return None
+
+
+def publish_summary(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -> str:
+    """Write the headline numbers and ``artifacts`` into the search's one summary run; gives its id.
+
+    Metrics are named as in ``max_stable_lr/qk``. Runs whose verdict has changed since they ended are tagged
+    with that of now. Raises LookupError where the search is not tracked there, MlflowException where the
+    store does not take them.
+    """
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(search.name)
+    if experiment is None:
+        raise LookupError(f"MLflow has no experiment {search.name}")
+    _tag_verdicts(client, search)
+    run_id = _summary_run(client, experiment.experiment_id, search.name)
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{key}/{_metric_name(name)}", float(value), now, 0)
+        for name, its in search.result.variants.items()
+        for key in _HEADLINES
+        if (value := getattr(its, key)) is not None
+    ]
+    client.log_batch(run_id, metrics=metrics)
+    for path in artifacts:
+        client.log_artifact(run_id, str(path))
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def _tag_verdicts(client: MlflowClient, search: Search) -> None:
+    tracked = {trial_of(run): run for run in all_runs(client, search.name)}
+    for run in search.runs:
+        its = tracked.get((run.variant, str(run.number)))
+        if its is None or not run.finished:
+            continue
+        verdict = {"verdict": run.verdict, "reason": run.reason or ""}
+        if any(its.data.tags.get(key, "") != value for key, value in verdict.items()):
+            client.log_batch(its.info.run_id, tags=[RunTag(*tag) for tag in verdict.items()])
+
+
+def _summary_run(client: MlflowClient, experiment_id: str, search: str) -> str:
+    """The first of the search's summary runs, made where there is none.
+
+    Several machines may end a search at once: each sees the other's run, and the second removes its own.
+    """
+    found = _summaries(client, experiment_id)
+    if found:
+        return found[0].info.run_id
+    tags = {"summary": "true", "search": search}
+    ours = client.create_run(experiment_id, run_name="summary", tags=tags).info.run_id
+    first = _summaries(client, experiment_id)[0].info.run_id
+    if first != ours:
+        client.delete_run(ours)
+    return first
+
+
+def _summaries(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
+    found = client.search_runs([experiment_id], "tags.summary = 'true'")
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def _metric_name(variant: str) -> str:
+    """A variant's name with the characters that MLflow allows."""
+    return re.sub(r"[^\w.\- :]", "_", variant, flags=re.ASCII)

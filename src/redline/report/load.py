@@ -1,67 +1,50 @@
 """From the stores to a `Search`."""
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 
 from redline.errors import UserError
+from redline.report.curves import open_curves
 from redline.report.search import Curves, Run, Search, Variant
 from redline.report.stores import Stores, default_stores
-from redline.report.tracking import open_curves
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
+from redline.search.store.record import RecordedTrial, RecordedVariant, read_searches
 from redline.search.store.storage import open_storage
-from redline.stability import Outcome
 
-_PATIENCE = 10.0  # seconds that a storage which goes away is waited for
+_TIMEOUT = 10.0  # seconds that a storage which goes away is waited for
 _NAMED = 10  # searches that an error names
-_SCOUT = " (scout)"
 
 
 def load_search(
-    name: str | None = None,
-    *,
-    storage: str | None = None,
-    tracking_uri: str | None = None,
-    searches: str | Path | None = None,
+    name: str | None = None, *, storage: str | None = None, tracking_uri: str | None = None
 ) -> Search:
     """The search ``name``, or the latest one, finished or not; curves are read when they are asked for.
 
-    ``storage`` (Optuna's), ``tracking_uri`` (MLflow's) and ``searches`` (the folder of all ``result.json``)
-    are by default where the configuration puts them. Raises UserError for an unknown name or storage.
+    ``storage`` (Optuna's) and ``tracking_uri`` (MLflow's) are by default where the configuration puts them.
+    Raises UserError for an unknown name or storage.
     """
     default = default_stores()
-    stores = Stores(
-        default.storage if storage is None else storage,
-        default.tracking_uri if tracking_uri is None else tracking_uri,
-        default.searches if searches is None else Path(searches),
-    )
-    return read_search(stores, name)
+    uri = default.tracking_uri if tracking_uri is None else tracking_uri
+    return search_in(default.storage if storage is None else storage, open_curves(uri), name)
 
 
-def read_search(stores: Stores, name: str | None = None, directory: Path | None = None) -> Search:
-    """As `load_search`; ``directory`` is the search's own folder, where it is not in ``stores.searches``."""
-    storage = _open(stores.storage)
-    known = _searches(storage)
-    name = _choose(name, known, stores.storage)
-    result = _read_result((directory or stores.searches / name) / "result.json")
-    curves = open_curves(stores.tracking_uri)
-    variants = tuple(_variant(storage, summary, result, curves) for summary in known[name])
-    facts = known[name][0].user_attrs
-    return Search(
-        name=name,
-        ladder=tuple(facts["ladder"]),
-        seeds=facts["seeds"],
-        variants=variants,
-        finished=all(variant.entry is not None for variant in variants),
-        curves=curves,
-    )
+def read_search(stores: Stores, name: str | None = None) -> Search:
+    """As `load_search`."""
+    return search_in(stores.storage, open_curves(stores.tracking_uri), name)
+
+
+def search_in(storage: str, curves: Curves, name: str | None = None) -> Search:
+    """As `load_search`, with any curves."""
+    known = read_searches(_open(storage))
+    variants = known[_choose(name, known, storage)]
+    its = variants[0]
+    shown = tuple(_variant(variant, curves) for variant in variants)
+    return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)
 
 
 def _open(url: str) -> BaseStorage:
@@ -70,17 +53,7 @@ def _open(url: str) -> BaseStorage:
         # Opening it would make it.
         if file is None or not Path(file).is_file():
             raise UserError(f"storage={url}: not there; allowed: the storage of a search that was run")
-    return open_storage(url, _PATIENCE)
-
-
-def _searches(storage: BaseStorage) -> dict[str, list[Any]]:
-    """Name -> the summaries of its variants' studies; the latest search last."""
-    found: dict[str, list[Any]] = {}
-    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        facts = summary.user_attrs
-        if {"search", "variant", "ladder"} <= facts.keys() and not facts["variant"].endswith(_SCOUT):
-            found.setdefault(facts["search"], []).append(summary)
-    return found
+    return open_storage(url, _TIMEOUT)
 
 
 def _choose(name: str | None, known: Mapping[str, Any], storage: str) -> str:
@@ -99,93 +72,47 @@ def _choose(name: str | None, known: Mapping[str, Any], storage: str) -> str:
     return name
 
 
-def _read_result(path: Path) -> Mapping[str, Any]:
-    """The variants' entries; none where the search has not ended."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text())["variants"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: is no search's result ({type(error).__name__}); the search writes it"
-        ) from None
-
-
-def _variant(storage: BaseStorage, summary: Any, result: Mapping[str, Any], curves: Curves) -> Variant:
-    facts = summary.user_attrs
-    trials = storage.get_all_trials(summary._study_id, deepcopy=False)
-    runs = _runs(facts["search"], trials, facts.get("late_verdicts", {}), curves)
-    # Where another machine ended the search, its result is in the storage alone.
-    entry = result.get(facts["variant"], facts.get("result") if facts.get("finished") else None)
-    if entry is None:
-        stable, diverged = _edge_so_far(runs, facts["ladder"], facts["seeds"])
+def _variant(recorded: RecordedVariant, curves: Curves) -> Variant:
+    runs, result = _runs(recorded, curves), recorded.result
+    if result is None:
+        stable, diverged = _edge_so_far(runs, recorded.ladder, recorded.seeds)
     else:
-        stable, diverged = entry["max_stable_lr"], entry["first_diverged_lr"]
-    return Variant(
-        name=facts["variant"],
-        max_steps=facts["max_steps"],
-        precision=facts["precision"],
-        runs=runs,
-        max_stable_lr=stable,
-        first_diverged_lr=diverged,
-        entry=entry,
-    )
+        stable, diverged = result.max_stable_lr, result.first_diverged_lr
+    return Variant(recorded.name, recorded.facts, runs, stable, diverged, result)
 
 
-_RANK = {TrialState.COMPLETE: 0, TrialState.RUNNING: 1, TrialState.FAIL: 2}
+_RANK = {"stable": 0, "diverged": 0, "running": 1, "crashed": 2}
 
 
-def _runs(
-    search: str, trials: Sequence[FrozenTrial], late: Mapping[str, str], curves: Curves
-) -> tuple[Run, ...]:
+def _runs(recorded: RecordedVariant, curves: Curves) -> tuple[Run, ...]:
     """One run a point: a finished trial before a running one before a crash, and the first of each."""
-    shown = [trial for trial in trials if trial.state in _RANK]
-    chosen: dict[tuple[float, int], Run] = {}
+    shown = [trial for trial in recorded.trials if trial.state in _RANK]
+    chosen: dict[tuple[float, int], RecordedTrial] = {}
     for trial in sorted(shown, key=lambda trial: (_RANK[trial.state], trial.number)):
-        if trial.state != TrialState.FAIL or trial.user_attrs.get("failure") == "crash":
-            point = (trial.params["lr"], trial.params["seed"])
-            chosen.setdefault(point, _run(search, trial, late.get(str(trial.number)), curves))
-    return tuple(chosen[point] for point in sorted(chosen))
+        chosen.setdefault((trial.value, trial.seed), trial)
+    return tuple(_run(recorded, chosen[point], curves) for point in sorted(chosen))
 
 
-def _run(search: str, trial: FrozenTrial, late: str | None, curves: Curves) -> Run:
-    ended = Outcome(**trial.user_attrs["outcome"]) if trial.state == TrialState.COMPLETE else None
-    reported = trial.intermediate_values
-    last = max(reported, default=None)
-    common: dict[str, Any] = {
-        "lr": trial.params["lr"],
-        "seed": trial.params["seed"],
-        "started": trial.datetime_start,
-        "ended": trial.datetime_complete,
-        "curves": curves,
-    }
-    if ended is None:
-        return Run(
-            verdict="running" if trial.state == TrialState.RUNNING else "crashed",
-            reason=None,
-            step=last,
-            optimizer_steps=0 if last is None else last,
-            train_loss=None if last is None else reported[last],
-            val_loss=None,
-            val_perplexity=None,
-            initial_loss=None,
-            seconds=None,
-            run_id=trial.user_attrs.get("run_id"),
-            **common,
-        )
-    reason = late or trial.user_attrs["reason"]
+def _run(recorded: RecordedVariant, trial: RecordedTrial, curves: Curves) -> Run:
+    its = trial.outcome
     return Run(
-        verdict="diverged" if reason else "stable",
-        reason=reason,
-        step=ended.step,
-        optimizer_steps=ended.optimizer_steps,
-        train_loss=ended.train_loss,
-        val_loss=ended.val_loss,
-        val_perplexity=ended.val_perplexity,
-        initial_loss=ended.initial_loss,
-        seconds=ended.seconds,
-        run_id=ended.run_id or (ended.run_key and curves.run_id(search, ended.run_key)),
-        **common,
+        search=recorded.search,
+        variant=recorded.name,
+        number=trial.number,
+        value=trial.value,
+        seed=trial.seed,
+        verdict=trial.state,
+        reason=trial.reason,
+        step=its.step if its else trial.last_step,
+        optimizer_steps=its.optimizer_steps if its else trial.last_step or 0,
+        train_loss=its.train_loss if its else trial.last_loss,
+        val_loss=its.val_loss if its else None,
+        val_perplexity=its.numbers.get("perplexity") if its else None,
+        initial_loss=its.initial_loss if its else None,
+        seconds=its.seconds if its else None,
+        started=trial.started,
+        ended=trial.ended,
+        curves=curves,
     )
 
 
@@ -195,7 +122,7 @@ def _edge_so_far(
     """The bracket's ends while a search is under way, by a majority of the seeds."""
     first_seed = min((run.seed for run in runs), default=0)
     verdicts = {
-        Point(ladder.index(run.lr), run.seed - first_seed): run.reason for run in runs if run.finished
+        Point(ladder.index(run.value), run.seed - first_seed): run.reason for run in runs if run.finished
     }
     ends = bracket(rung_verdicts(verdicts, len(ladder), seeds, "majority"))
     stable = None if ends.stable < 0 else ladder[ends.stable]

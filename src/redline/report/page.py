@@ -11,14 +11,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from redline.files import atomic_write
 from redline.report.blocks import Picture
-from redline.report.header import setup_words
 from redline.report.search import Search
-from redline.report.sections import all_sections
 from redline.report.stores import default_reference
+from redline.report.topics import all_sections
 
 PAGE = "report.html"
 _DPI = 130  # dots per inch of the pictures
 _SHOWN = 96  # CSS pixels per inch
+_SHAPE = {
+    "model/width": "width",
+    "model/num_layers": "layers",
+    "model/num_heads": "heads",
+    "model/vocab_size": "vocabulary",
+    "data/sequence_length": "tokens a sequence",
+    "data/batch_size": "sequences a batch",
+}
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,30 @@ def render(search: Search, reference: str, keep: Callable[[str, bytes], None]) -
     sections = all_sections(search, reference)
     return environment.get_template("page.html.j2").render(
         search=search,
-        setup=setup_words(search),
+        setup=_setup(search),
         trouble=search.curves.trouble,
         sections=sections,
         picture=picture,
     )
+
+
+def _setup(search: Search) -> str:
+    """What all runs had in common, in a few words: the model's shape where it was tracked, length, seeds."""
+    runs = [next((run for run in variant.runs if run.run_id), None) for variant in search.variants]
+    tracked = [run.parameters for run in runs if run is not None]
+    words = []
+    for key, name in _SHAPE.items():
+        values = {parameters.get(key) for parameters in tracked}
+        if len(values) == 1 and None not in values:
+            words.append(f"{values.pop()} {name}")
+    lengths = sorted({its.facts.max_steps for its in search.variants if its.facts.max_steps is not None})
+    if lengths:
+        words.append(f"{' or '.join(map(str, lengths))} steps a run")
+    precisions = sorted({its.facts.precision for its in search.variants if its.facts.precision is not None})
+    if precisions:
+        words.append(" or ".join(precisions))
+    ladder = f"{len(search.ladder)} rungs from {search.ladder[0]:g} to {search.ladder[-1]:g}"
+    return ", ".join([*words, ladder, f"{search.seeds} seed(s)"])
 
 
 def _draw(block: Picture) -> tuple[bytes, int, int]:

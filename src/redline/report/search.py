@@ -1,15 +1,22 @@
 """A search as plain data: variants, their runs, and what each run's curves are read with."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-State = Literal["stable", "diverged", "running", "crashed"]
+from redline.search.result import SearchResult, VariantResult, spelled_out
+from redline.search.store.record import State
+from redline.search.trainable import Facts
+
+
+def finite(values: Iterable[float | None]) -> list[float]:
+    """Those that are finite numbers."""
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 class Curve(NamedTuple):
@@ -28,29 +35,43 @@ class Curve(NamedTuple):
         return np.isfinite(self.values)
 
 
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker holds of a run. ``history`` asks it for a metric's curve, empty where it has none."""
+
+    run_id: str | None
+    metrics: frozenset[str]
+    parameters: Mapping[str, str]
+    history: Callable[[str], Curve] = field(repr=False, compare=False)
+
+
+UNTRACKED = TrackedRun(None, frozenset(), {}, lambda metric: Curve.of({}))
+
+
 class Curves(Protocol):
     """Where runs' curves come from."""
 
-    trouble: str | None  # why there are none, or not all; None where all is well
+    @property
+    def trouble(self) -> str | None:
+        """Why there are none, or not all; None where all is well."""
 
-    def run_id(self, search: str, run_key: str) -> str | None: ...
-
-    def metrics(self, run_id: str) -> frozenset[str]: ...
-
-    def history(self, run_id: str, metric: str) -> Curve: ...
-
-    def parameters(self, run_id: str) -> Mapping[str, str]: ...
+    def find(self, search: str, variant: str, number: int) -> TrackedRun:
+        """The run of a trial; `UNTRACKED` where there is none."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One point of a search: an LR and a seed. Losses in nats per token.
+    """One point of a search: a value of what is searched, and a seed.
 
-    ``verdict`` is the search's, rule 5 included, or how far the run is. ``step`` (counted from 0) is the one
-    at which a rule broke, else the last one. What a run has not reached is None.
+    ``verdict`` is the search's by all that is known now, or how far the run is. ``step`` (counted from 0) is
+    the one at which a rule broke, else the last one. ``val_loss`` is the final score, in nats per token where
+    `Search.in_nats`. What a run has not reached is None.
     """
 
-    lr: float
+    search: str
+    variant: str
+    number: int  # of the trial
+    value: float
     seed: int
     verdict: State
     reason: str | None
@@ -61,7 +82,6 @@ class Run:
     val_perplexity: float | None
     initial_loss: float | None
     seconds: float | None
-    run_id: str | None
     started: datetime | None
     ended: datetime | None
     curves: Curves = field(repr=False, compare=False)
@@ -72,39 +92,42 @@ class Run:
 
     @property
     def has_loss(self) -> bool:
-        return self.val_loss is not None and math.isfinite(self.val_loss)
+        return bool(finite([self.val_loss]))
+
+    @cached_property
+    def _tracked(self) -> TrackedRun:
+        return self.curves.find(self.search, self.variant, self.number)
+
+    @property
+    def run_id(self) -> str | None:
+        """The tracker's."""
+        return self._tracked.run_id
 
     @property
     def metrics(self) -> frozenset[str]:
-        """Names of what was logged; read from the tracker at every call."""
-        return frozenset() if self.run_id is None else self.curves.metrics(self.run_id)
-
-    def history(self, metric: str) -> Curve:
-        """A metric's curve, read when it is first asked for; empty where it was not logged."""
-        return Curve.of({}) if self.run_id is None else self.curves.history(self.run_id, metric)
+        """Names of what was logged."""
+        return self._tracked.metrics
 
     @property
     def parameters(self) -> Mapping[str, str]:
         """The resolved configuration, as in ``model/width``."""
-        return {} if self.run_id is None else self.curves.parameters(self.run_id)
+        return self._tracked.parameters
+
+    def history(self, metric: str) -> Curve:
+        """A metric's curve, read when it is first asked for; empty where it was not logged."""
+        return self._tracked.history(metric)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``entry`` is the variant's part of ``result.json``; None before the search's end."""
+    """``result`` is None before the search's end; the edge is then what is known of it so far."""
 
     name: str
-    max_steps: int
-    precision: str
-    runs: tuple[Run, ...]  # by LR, then seed
+    facts: Facts
+    runs: tuple[Run, ...]  # by value, then seed
     max_stable_lr: float | None
     first_diverged_lr: float | None
-    entry: Mapping[str, Any] | None
-
-    @property
-    def norm(self) -> str:
-        """The norm strategy; further keys that the search varied follow it in ``name``."""
-        return self.name.partition(", ")[0]
+    result: VariantResult | None
 
     @cached_property
     def finished_runs(self) -> tuple[Run, ...]:
@@ -115,11 +138,11 @@ class Variant:
         """See `Pair`."""
         return pair(self.finished_runs, self.max_stable_lr, self.first_diverged_lr)
 
-    def by_lr(self) -> dict[float, list[Run]]:
-        """LR -> its finished runs, a run a seed."""
+    def by_value(self) -> dict[float, list[Run]]:
+        """Value -> its finished runs, a run a seed."""
         found: dict[float, list[Run]] = {}
         for run in self.finished_runs:
-            found.setdefault(run.lr, []).append(run)
+            found.setdefault(run.value, []).append(run)
         return found
 
 
@@ -131,14 +154,14 @@ class Pair(NamedTuple):
 
 
 def pair(runs: tuple[Run, ...], max_stable_lr: float | None, first_diverged_lr: float | None) -> Pair:
-    """Where the edge is not known, the largest stable LR below the smallest diverged one stands for it."""
+    """Where the edge is not known, the largest stable value below the smallest diverged one stands for it."""
     all_diverged = [run for run in runs if run.verdict == "diverged"]
-    diverged = [run for run in all_diverged if run.lr == first_diverged_lr] or all_diverged[:1]
-    ceiling = diverged[0].lr if diverged else math.inf
-    all_stable = [run for run in runs if run.verdict == "stable" and run.lr < ceiling]
-    stable = [run for run in all_stable if run.lr == max_stable_lr]
+    diverged = [run for run in all_diverged if run.value == first_diverged_lr] or all_diverged[:1]
+    ceiling = diverged[0].value if diverged else math.inf
+    all_stable = [run for run in runs if run.verdict == "stable" and run.value < ceiling]
+    stable = [run for run in all_stable if run.value == max_stable_lr]
     if not stable and all_stable:
-        stable = [run for run in all_stable if run.lr == all_stable[-1].lr]
+        stable = [run for run in all_stable if run.value == all_stable[-1].value]
     for its in stable:
         for other in diverged:
             if its.seed == other.seed:
@@ -148,14 +171,39 @@ def pair(runs: tuple[Run, ...], max_stable_lr: float | None, first_diverged_lr: 
 
 @dataclass(frozen=True)
 class Search:
-    """``finished``: every variant has its entry of ``result.json``."""
+    """``key`` names what was searched, in the settings; ``label`` does for readers."""
 
     name: str
     ladder: tuple[float, ...]
     seeds: int
+    key: str
+    label: str
     variants: tuple[Variant, ...]
-    finished: bool
     curves: Curves = field(repr=False, compare=False)
+
+    @property
+    def searched(self) -> str:
+        """The label where there is room."""
+        return spelled_out(self.label)
+
+    @property
+    def finished(self) -> bool:
+        return all(variant.result is not None for variant in self.variants)
+
+    @property
+    def result(self) -> SearchResult:
+        """Of the variants that have one."""
+        found = {its.name: its.result for its in self.variants if its.result is not None}
+        return SearchResult(self.name, self.ladder, self.seeds, found, self.key, self.label)
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether this is of a language model: losses are nats per token, and runs have a perplexity."""
+        return any(run.val_perplexity is not None for run in self.runs)
+
+    @property
+    def loss_name(self) -> str:
+        return "validation loss" if self.in_nats else "final score"
 
     @property
     def runs(self) -> list[Run]:

@@ -1,4 +1,4 @@
-"""The loop of one machine: a free slot is given the next run, a message is taken in. It keeps no state.
+"""The loop of one machine: it gives each free slot the next run and handles messages. It keeps no state.
 
 Any number of these, on any machines, work on one search through its studies.
 """
@@ -30,7 +30,7 @@ from redline.stability import Outcome, Progress, SearchRule, build_rules
 
 @dataclass
 class Running:
-    """A trial of ours, with what it last said."""
+    """A trial of ours, with its last message."""
 
     variant: Variant
     claim: Claim
@@ -82,8 +82,8 @@ class Coordinator:
     def run(self) -> dict[str, VariantResult]:
         """Search; gives every variant's result.
 
-        Raises UserError where a trial meets a mistake of the user's, OutageError where the storage has been
-        gone for too long, KeyboardInterrupt for Ctrl-C.
+        Raises UserError where a trial finds a user's mistake, OutageError where the storage did not answer
+        for too long, KeyboardInterrupt for Ctrl-C.
         """
         self.storage.meanwhile = self._listen
         try:
@@ -110,7 +110,7 @@ class Coordinator:
                     name = self._start_next(slot, states)
                     if name is not None:
                         states[name] = self._state(name)
-            # Another machine's run may still turn a verdict: a rule may compare with it.
+            # A run of another machine may still change a verdict: a rule may compare with it.
             if all(state.answered and not state.running for state in states.values()):
                 return
             self._wait(states)
@@ -124,13 +124,13 @@ class Coordinator:
             while self._unheard:
                 ended |= self._hear(*self._unheard.pop(0))
             if not self.running:
-                time.sleep(0.5)  # nobody to listen to: others work on what is left
+                time.sleep(0.5)  # no trials here: other machines work on what is left
             self.interrupt.check()
             self._give_heartbeats()
             self.display.show(self._view(states))
 
     def _listen(self, seconds: float = 0.0) -> None:
-        """Take what our trials say off their pipes: a full one would hold them up."""
+        """Read our trials' messages: a trial would wait at a full pipe."""
         self.interrupt.check()
         while events := self.pool.poll(seconds):
             self._unheard += events
@@ -175,7 +175,7 @@ class Coordinator:
         self.pool.start(slot, run_trial, (variant.trainable, trial, variant.rules), run.log)
 
     def _hear(self, slot: Slot, message: Progress | Ended) -> bool:
-        """Take in a message; True where it may change the plan."""
+        """Handle a message; True where it may change the plan."""
         run = self.running[slot.index]
         study = self.studies[run.variant.name]
         if isinstance(message, Progress):

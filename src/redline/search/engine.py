@@ -33,7 +33,8 @@ class Search:
 
     ``home``: the folder that relative stores are in. ``place``: the search's name -> its own folder, made
     where there is none. ``name`` None: that of an unfinished search that asks the same, or made of the
-    variants and the time. ``prefix``: what comes before an option's name in messages.
+    variants and the time. ``prefix``: in messages, what comes before an option's name; ``name_key``: what
+    the user calls the search's.
     """
 
     options: Options
@@ -44,11 +45,19 @@ class Search:
     name: str | None = None
     label: str = "LR"
     accelerator: str = "auto"
-    prefix: str = "hydra.sweeper."
+    prefix: str = ""
+    name_key: str = "name"
 
     @property
     def names(self) -> list[str]:
         return [variant.name for variant in self.variants]
+
+    def goes_on(self, name: str) -> str:
+        """What the user does to take up the search of this ``name`` again."""
+        again = (
+            "the same command" if self.name is not None else f"the same command, or {self.name_key}={name},"
+        )
+        return f"{again} goes on"
 
     def check(self) -> None:
         """Raise UserError for what can be found wrong in this process."""
@@ -71,7 +80,7 @@ class Begun:
 
 @dataclass(frozen=True)
 class EndedSearch:
-    """What an `AtEnd` is told."""
+    """What an `AtEnd` gets."""
 
     name: str
     directory: Path
@@ -80,7 +89,7 @@ class EndedSearch:
 
 
 class AtEnd(ABC):
-    """Something to do once a search has its answer, in a child process; what goes wrong with it is told."""
+    """Something to do once a search has its answer, in a child process; a failure is only printed."""
 
     name: ClassVar[str]  # of the command that does it too, and of its log
     timeout: float | None  # seconds
@@ -108,18 +117,18 @@ def begin(search: Search, pool: Pool) -> Begun:
     }
     asked = fingerprint(settings, search.ladder, rest)
     search.home.mkdir(parents=True, exist_ok=True)
-    storage = open_storage(options.storage, options.storage_timeout)
-    name = choose_name(storage, search.name, asked, search.names)
+    storage = open_storage(options.storage, options.storage_timeout, f"{search.prefix}storage")
+    name = choose_name(storage, search.name, asked, search.names, search.name_key)
     return Begun(search, name, search.place(name), asked, storage)
 
 
 def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     """Find every variant's edge, write ``result.json``, print the table.
 
-    What is to be done ``at_end`` comes last: by then the search has its answer. Raises UserError,
-    OutageError, KeyboardInterrupt.
+    The actions ``at_end`` come last, when the search has its answer. Raises UserError, OutageError,
+    KeyboardInterrupt.
     """
-    search.check()
+    search.check()  # before a process is started
     slots, threads, note = make_slots(search.options.workers, search.accelerator)
     if note is not None:
         print(f"note: {note}", flush=True)
@@ -133,7 +142,7 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
         try:
             return _search(begun, pool, threads, console, display, at_end)
         except KeyboardInterrupt:
-            display.say(f"stopped; the same command, or search.name={begun.name}, goes on")
+            display.say(f"stopped; {search.goes_on(begun.name)}")
             raise
 
 
@@ -191,7 +200,7 @@ def _search(
 
 
 def _do(action: AtEnd, search: EndedSearch, pool: Pool, display: Display) -> bool:
-    """False after Ctrl-C. Nothing that goes wrong is raised: the search has its answer."""
+    """False after Ctrl-C. Failures are not raised: the search has its answer."""
     log = search.directory / f"{action.name}.log"
     try:
         ended = pool.call(_called, (action, search), log, hear=display.say, timeout=action.timeout)

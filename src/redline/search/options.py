@@ -30,6 +30,11 @@ class Options:
         """Raise UserError for a value out of range; ``prefix`` comes before a name in the message."""
         above_0 = "a number of seconds above 0"
         for name, holds, allowed in (
+            (
+                "key",
+                _is_key(self.key),
+                "letters, digits, _ and dots, but not seed, which a trial has beside it",
+            ),
             ("workers", self.workers is None or self.workers >= 1, "1 or more, or null for the default"),
             ("seeds", 1 <= self.seeds <= 1000, "from 1 to 1000"),
             ("vote", self.vote in VOTES, ", ".join(VOTES)),
@@ -48,3 +53,8 @@ class Options:
         if short:
             return Question(ladder, 1, self.vote, doubt=1.0)
         return Question(ladder, self.seeds, self.vote, self.doubt)
+
+
+def _is_key(key: str) -> bool:
+    """A trial's folder and parameter are named after it."""
+    return key != "seed" and key.replace(".", "_").isidentifier()

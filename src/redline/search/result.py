@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import NoneType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from redline.errors import UserError
 from redline.files import atomic_write
@@ -24,13 +25,13 @@ class VariantResult:
     first_diverged_lr: float | None
     censored: Literal["above", "below"] | None
     first_diverged_reason: str | None
-    first_diverged_step: int | None
     val_loss: float | None  # at max_stable_lr, mean over seeds
     best_lr: float | None
     best_val_loss: float | None
     trials: int
     optimizer_steps: int
     grid_steps: int  # of every rung and every seed at full length
+    first_diverged_step: int | None = None
     max_stable_lr_90: tuple[float, float] | None = None
     val_losses: Mapping[str, float] = field(default_factory=dict)  # seed -> val_loss
     val_perplexity: float | None = None
@@ -44,13 +45,8 @@ class VariantResult:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
-        """Raises TypeError or KeyError for what is no entry."""
-        known = {its.name for its in fields(cls)}
-        values = {key: value for key, value in entry.items() if key in known}
-        for key in ("max_stable_lr_90", "stable_above", "open"):
-            if values.get(key) is not None:
-                values[key] = tuple(values[key])
-        return cls(**values)
+        """Raises TypeError for what is no entry."""
+        return cls(**_typed(cls, entry))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,6 +68,12 @@ class SearchResult:
         """Whether every variant has all the runs that its answer needs."""
         return not any(its.open for its in self.variants.values())
 
+    @property
+    def in_nats(self) -> bool:
+        """Whether final scores are nats per token, and exp of them is a perplexity."""
+        known = self.variants.values()
+        return all(its.val_loss is None or its.val_perplexity is not None for its in known)
+
     def write(self, path: Path) -> None:
         """A reader sees the old file or the new one, never half."""
         content = {"version": VERSION, **asdict(self)}
@@ -89,15 +91,37 @@ class SearchResult:
         except (OSError, ValueError):
             raise UserError(f"{role}={path}: not a file of JSON; {allowed}") from None
         try:
-            return cls(
-                search=content["search"],
-                ladder=tuple(content["ladder"]),
-                seeds=content["seeds"],
-                variants={
-                    name: VariantResult.from_dict(entry) for name, entry in content["variants"].items()
-                },
-                key=content.get("key", "lr"),
-                label=content.get("label", "LR"),
-            )
-        except (KeyError, TypeError, AttributeError):
+            found = cls(**_typed(cls, content))
+            if not found.ladder or found.seeds < 1:
+                raise TypeError("asks for no run")
+            return found
+        except (TypeError, AttributeError):
             raise UserError(f"{role}={path}: not the result of a search; {allowed}") from None
+
+
+def spelled_out(label: str) -> str:
+    """A label in a title or on an axis, where there is room."""
+    return label.replace("LR", "learning rate")
+
+
+def _typed(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON holds of a dataclass's fields, with tuples for lists. Raises TypeError for another type."""
+    hints = get_type_hints(cls)
+    return {name: _as(hints[name], value) for name, value in content.items() if name in hints}
+
+
+def _as(hint: Any, value: Any) -> Any:
+    kind, inner = get_origin(hint), get_args(hint)
+    if NoneType in inner:
+        return None if value is None else _as(inner[0], value)
+    if kind is tuple and isinstance(value, list) and (... in inner or len(value) == len(inner)):
+        return tuple(_as(inner[0], its) for its in value)
+    if kind is Mapping and isinstance(value, dict):
+        return {_as(inner[0], key): _as(inner[1], its) for key, its in value.items()}
+    if hint is VariantResult:
+        return VariantResult.from_dict(value)
+    if (kind is Literal and value in inner) or (hint is float and isinstance(value, int | float)):
+        return value
+    if kind is None and isinstance(value, hint):
+        return value
+    raise TypeError(f"{value!r} is no {hint}")

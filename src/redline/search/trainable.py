@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,20 @@ class Trial:
         """Whether the run's answer is no longer needed: what it gives back is thrown away."""
         return self.watch.cancelled
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `report` has said that the run is to stop."""
+        return self.watch.verdict is not None or self.watch.cancelled
+
     def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
         """Hand in a step (counted from 0): its training loss, and its gradient norm before clipping.
 
-        True where the run is to stop: a rule broke, or its answer is no longer needed.
+        Every tenth will do: rules count steps, not reports. True where the run is to stop: a rule broke, or
+        its answer is no longer needed. Raises UserError for a step before the latest.
         """
-        return self.watch.report(step, loss, grad_norm)
+        # A tensor's graph would live on in the rules' means.
+        grad_norm = None if grad_norm is None else float(grad_norm)
+        return self.watch.report(index(step), float(loss), grad_norm)
 
     def outcome(self, score: Score) -> Outcome:
         """What follows from ``score`` and from what was reported, should the run end with it."""
@@ -82,7 +91,7 @@ class Trainable(ABC):
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """All that decides a trial's outcome beside value and seed, as plain values.
+        """All that decides a trial's outcome beside value and seed, as JSON knows values.
 
         Two searches with the same settings, ladder and seeds are one.
         """

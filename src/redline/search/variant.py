@@ -30,7 +30,7 @@ class Variant:
 def with_short_runs(variant: Variant, steps: int) -> tuple[Variant, Variant]:
     """A variant that waits for short runs, and the variant of those: the same, with ``steps`` steps.
 
-    A short run has no time to learn, so how it ends is not held against it. Raises UserError.
+    A short run has no time to learn, so the rules of a run's end do not judge it. Raises UserError.
     """
     at_end = build_rules(variant.rules, EndRule)
     short = replace(

@@ -17,8 +17,8 @@ class Forecast:
 class Forecaster:
     """Warns, once a run, when a reading has grown past its limit since the first one, or is not finite.
 
-    Two readings: ``max_logit``, the largest attention logit (Wortsman et al. 2023, section 3.1: the loss is
-    hurt from about 1e3 on), and ``output_gain``, the largest RMS of what attention and MLP add to the
+    Two readings: ``max_logit``, the largest attention logit (Wortsman et al. 2023, section 3.1: the loss
+    suffers from about 1e3 on), and ``output_gain``, the largest RMS of what attention and MLP add to the
     residual stream, over the square of its width. A matrix's entries move together under Adam, so that what
     it puts out grows as LR times width (Yang et al. 2022, arXiv 2203.03466, table 3), and between two norms
     there are two matrices. A limit that is None is off.

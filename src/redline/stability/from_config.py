@@ -13,18 +13,18 @@ _FORECAST_KEYS = ("forecast", "forecaster")
 
 
 def rule_specs(divergence: Mapping[Any, Any]) -> dict[str, Any]:
-    """The part of `divergence` that `build_rules` is about."""
+    """The part of `divergence` that `build_rules` reads."""
     return {str(name): spec for name, spec in divergence.items() if name not in _FORECAST_KEYS}
 
 
 def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
-    """Those rules of a configuration that are judged at the moment ``kind`` stands for, by name."""
+    """The rules of a configuration that are of this ``kind``, by name."""
     rules = {name: instantiate(spec) for name, spec in rule_specs(specs).items() if spec is not None}
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}
 
 
 def build_forecaster(specs: Mapping[Any, Any]) -> tuple[str, Forecaster | None]:
-    """What to do on a warning, ``off``, ``warn`` or ``end``, and who gives it; None where nobody does.
+    """What a warning does, ``off``, ``warn`` or ``end``, and the forecaster; None for ``off``.
 
     Raises UserError.
     """

@@ -1,4 +1,4 @@
-"""What one finished training run has to say."""
+"""The result of one finished training run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

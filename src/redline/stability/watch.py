@@ -1,4 +1,4 @@
-"""A run's steps held against the rules, one by one, and the outcome that follows at its end."""
+"""Judges a run's steps by the rules, one by one, and gives the outcome at its end."""
 
 import math
 import struct
@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from redline.errors import UserError
 from redline.stability.outcome import Outcome, Score
 from redline.stability.rules import EndRule, OnlineRule
 from redline.stability.verdict import Verdict
 
-_RECORD = struct.Struct("<qdd")  # step, loss, gradient norm
+_RECORD = struct.Struct("<qdd")
+Record = tuple[int, float, float]  # step, loss, gradient norm
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ def _nobody(progress: Progress) -> None:
 class Watch:
     """Judges a run by those of ``rules`` that are judged while training and at its end.
 
-    With a ``curve``, a file, the steps are kept there: a run that is resumed at a later step is judged as if
-    it had never been stopped.
+    A run that is resumed is judged as if it had never been stopped: the steps before are judged again, from
+    a checkpoint's state or, with a ``curve``, from that file, in which all are kept.
     """
 
     def __init__(
@@ -52,16 +54,24 @@ class Watch:
         self.page: str | None = None
         self.cancelled = False  # the run's answer is no longer needed
         self._forecast: Verdict | None = None
+        self._records: list[Record] = []
         self._curve = curve
         self._file: IO[bytes] | None = None
 
     def report(self, step: int, loss: float, grad_norm: float | None = None) -> bool:
-        """Judge a step (counted from 0). True where the run is to stop."""
-        grad_norm = 0.0 if grad_norm is None else grad_norm
-        if self._curve is not None:
-            self._keep(self._curve, step, loss, grad_norm)
+        """Judge a step (counted from 0). True where the run is to stop. Raises UserError."""
+        if self._file is None and self._curve is not None:
+            self._file = self._resume(self._curve, step)
+        if self._records and step < self._records[-1][0]:
+            raise UserError(
+                f"report({step}, …): after step {self._records[-1][0]}; allowed: steps that grow, counted "
+                "from 0 over the whole run"
+            )
+        record = step, loss, 0.0 if grad_norm is None else grad_norm
+        if self._file is not None:
+            self._file.write(_RECORD.pack(*record))
         if self.verdict is None:
-            self._judge(step, loss, grad_norm)
+            self._judge(*record)
             self.tell(Progress(step + 1, loss, self.page, self.forecast_step))
         return self.verdict is not None or self.cancelled
 
@@ -74,16 +84,19 @@ class Watch:
 
     def outcome(self, value: float, seed: int, score: Score, max_steps: int | None) -> Outcome:
         """What follows once the run has ended with ``score``."""
+        if self._curve is not None and self._file is None and self.steps_seen == 0:
+            # Nothing was left to train: a run that was stopped after its last step, and resumed.
+            self._judge_all(_read(self._curve))
         verdict = self.final_verdict()
         if verdict is None and score.loss is not None:
             reason = self._broken_at_end(score.loss, score.floor)
-            verdict = None if reason is None else Verdict(reason, self.steps_seen - 1)
+            verdict = None if reason is None else Verdict(reason, self._last_step)
         reported = self.steps_seen or max_steps or 0
         return Outcome(
             value=value,
             seed=seed,
             reason=None if verdict is None else verdict.reason,
-            step=self.steps_seen - 1 if verdict is None else verdict.step,
+            step=self._last_step if verdict is None else verdict.step,
             optimizer_steps=reported if score.steps is None else score.steps,
             val_loss=score.loss,
             initial_loss=self.initial_loss,
@@ -95,32 +108,28 @@ class Watch:
         )
 
     def final_verdict(self) -> Verdict | None:
-        """The rule that the run broke on its way, or by ending as it did; its score is not asked yet."""
+        """The rule that the run broke while training or by how it ended, before its score is judged."""
         broken = [name for name, rule in self.online.items() if rule.broken_at_end()]
-        return self.verdict or (Verdict(broken[0], self.steps_seen - 1) if broken else None)
+        return self.verdict or (Verdict(broken[0], self._last_step) if broken else None)
+
+    @property
+    def _last_step(self) -> int:
+        return max(0, self.steps_seen - 1)  # 0 where none was reported
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
-        return {
-            "initial_loss": self.initial_loss,
-            "last_loss": self.last_loss,
-            "steps_seen": self.steps_seen,
-            "forecast_step": self.forecast_step,
-            "verdict": self.verdict and asdict(self.verdict),
-            "rules": {name: rule.state_dict() for name, rule in self.online.items()},
-        }
+        forecast = self._forecast and asdict(self._forecast)
+        return {"records": list(self._records), "forecast_step": self.forecast_step, "forecast": forecast}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.initial_loss, self.last_loss = state["initial_loss"], state["last_loss"]
-        self.steps_seen, self.forecast_step = state["steps_seen"], state["forecast_step"]
-        self.verdict = state["verdict"] and Verdict(**state["verdict"])
-        for name, rule_state in state["rules"].items():
-            if name in self.online:
-                self.online[name].load_state_dict(rule_state)
+        self.forecast_step = state["forecast_step"]
+        self._forecast = state["forecast"] and Verdict(**state["forecast"])
+        self._judge_all(state["records"])
 
     def _judge(self, step: int, loss: float, grad_norm: float) -> None:
-        if math.isnan(self.initial_loss) and self.steps_seen == 0:
+        if not self._records:
             self.initial_loss = loss
+        self._records.append((step, loss, grad_norm))
         self.last_loss, self.steps_seen = loss, step + 1
         broken = (name for name, rule in self.online.items() if rule.broken_by(step, loss, grad_norm))
         if reason := next(broken, None):
@@ -132,17 +141,27 @@ class Watch:
         broken = (
             name for name, rule in self.at_end.items() if floor is not None and rule.broken_by(loss, floor)
         )
-        # A score that is no number is no result, whichever rules are off.
+        # A score that is not a finite number counts as diverged, even if the rule is off.
         return next(broken, None) or (None if math.isfinite(loss) else "non_finite")
 
-    def _keep(self, path: Path, step: int, loss: float, grad_norm: float) -> None:
-        if self._file is None:
-            before = path.read_bytes() if step > 0 and path.exists() else b""
-            whole = before[: len(before) // _RECORD.size * _RECORD.size]
-            kept = [record for record in _RECORD.iter_unpack(whole) if record[0] < step]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
-            self._file.write(b"".join(_RECORD.pack(*record) for record in kept))
-            for record in kept if self.steps_seen == 0 else []:
+    def _judge_all(self, records: list[Record]) -> None:
+        for record in records:
+            if self.verdict is None:
                 self._judge(*record)
-        self._file.write(_RECORD.pack(step, loss, grad_norm))
+
+    def _resume(self, curve: Path, step: int) -> IO[bytes]:
+        """Judge the steps before ``step``, where a checkpoint has not; the file is cut behind them."""
+        kept = [record for record in _read(curve) if record[0] < step]
+        if not self._records:
+            self._judge_all(kept)
+        curve.parent.mkdir(parents=True, exist_ok=True)
+        file = curve.open("ab", buffering=0)
+        # Truncated, not rewritten: a kill during that would lose all of it.
+        file.truncate(len(kept) * _RECORD.size)
+        return file
+
+
+def _read(curve: Path) -> list[Record]:
+    """The steps in a file, without a last one that a kill left incomplete."""
+    content = curve.read_bytes() if curve.exists() else b""
+    return list(_RECORD.iter_unpack(content[: len(content) // _RECORD.size * _RECORD.size]))

@@ -1,4 +1,4 @@
-"""A search's end, for its trackers: what the trials left to be sent is sent."""
+"""At a search's end, sends what its trials have not sent yet."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,18 +8,18 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
+from redline.metrics import MAX_LOGIT, NORM, layer_of
 from redline.monitor import Monitor
 from redline.search import Trial
 from redline.stability import Forecast, Forecaster, build_forecaster
 
-_MAX_LOGIT = "attention/max_logit"
-_INTO_RESIDUAL = ("norm/proj/", "norm/fc2/")
+_INTO_RESIDUAL = ((NORM, "proj"), (NORM, "fc2"))
 
 log = logging.getLogger(__name__)
 
 
 class EarlyWarning(Callback):
-    """Calls ``warn`` with the run's forecast, once; a run that is gone on with is not warned of again."""
+    """Calls ``warn`` with the run's forecast, once; a resumed run is not warned of again."""
 
     def __init__(
         self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Forecast], None]
@@ -42,9 +42,10 @@ class EarlyWarning(Callback):
 def readings(values: Mapping[str, float], width: int) -> dict[str, float]:
     """What a forecaster reads, of the metrics of a step. ``width``: of the residual stream."""
     found = {}
-    if _MAX_LOGIT in values:
-        found["max_logit"] = values[_MAX_LOGIT]
-    norms = [value for name, value in values.items() if name.startswith(_INTO_RESIDUAL)]
+    if MAX_LOGIT in values:
+        found["max_logit"] = values[MAX_LOGIT]
+    places = {name: layer_of(name) for name in values}
+    norms = [values[name] for name, place in places.items() if place and place[:2] in _INTO_RESIDUAL]
     if norms:
         # max() of a list with a NaN depends on its order.
         finite = all(map(math.isfinite, norms))

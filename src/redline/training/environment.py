@@ -1,4 +1,4 @@
-"""What a run was made with: for whoever finds its curves a year later."""
+"""What a run was made with: software, commit, machine and settings."""
 
 import functools
 import os

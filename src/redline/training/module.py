@@ -1,4 +1,4 @@
-"""The LightningModule: next-token loss, clipping that keeps the norm it saw, perplexity."""
+"""The LightningModule: next-token loss, clipping that keeps the norm before it, perplexity."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -35,7 +35,7 @@ def fastest_precision(model: Transformer, device: torch.device, batch_size: int,
 
     Without bf16 instructions the answer is fp32, on an accelerator that has them bf16. On a CPU it
     depends on the model's size, so a few steps of each are timed; bf16 must win by a tenth, so that
-    the answer does not hang on noise.
+    the answer does not depend on noise.
     """
     if not has_bf16(device):
         return "fp32"

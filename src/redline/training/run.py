@@ -35,8 +35,8 @@ from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_
 def run(cfg: DictConfig, trial: Trial) -> Score:
     """Train as ``cfg`` says, keeping a checkpoint in the trial's directory; its rules judge the run.
 
-    A checkpoint already there is gone on from. Raises UserError for a mistake in ``cfg``; whatever else is
-    raised is a crash, not an outcome.
+    A checkpoint that is already there is resumed. Raises UserError for a mistake in ``cfg``; any other
+    exception is a crash, not an outcome.
     """
     check(cfg)
     quieten()
@@ -138,7 +138,7 @@ def _describe(cfg: DictConfig, trackers: Trackers) -> None:
     config = resolved(cfg)
     trackers.log_file("config.yaml", yaml.safe_dump(config, sort_keys=False))
     trackers.log_file("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
-    del config["search"]  # a tag tells it
+    del config["search"]  # it is a tag already
     trackers.log_hyperparams(config)
 
 

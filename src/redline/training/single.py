@@ -40,7 +40,7 @@ def train_in(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     )
     outcome = trial.outcome(run(cfg, trial))
     bar.close()
-    if (line := drain(cfg.tracker).line) is not None:
+    if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
     print(_summary(cfg, norm, outcome))
     if cfg.trainer.keep_checkpoint:
@@ -60,7 +60,7 @@ class ProgressBar:
             # In a file, a line every ten seconds is progress enough.
             self.bar = tqdm(
                 total=self.max_steps,
-                initial=progress.step - 1,  # above 0 where a run is gone on with
+                initial=progress.step - 1,  # above 0 for a resumed run
                 desc=self.label,
                 unit="step",
                 mininterval=0.2 if sys.stderr.isatty() else 10.0,

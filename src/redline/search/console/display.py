@@ -16,7 +16,7 @@ from redline.stability import Progress
 
 @dataclass(frozen=True)
 class RunView:
-    """One running trial; ``max_steps`` is None where nobody knows."""
+    """One running trial; ``max_steps`` is None where it is not known."""
 
     label: str
     progress: Progress

@@ -1,89 +1,99 @@
 """The table at the end of a search."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
 
-from redline.search.result import SearchResult
+from redline.search.result import SearchResult, VariantResult, spelled_out
 
-HEADINGS = (
-    "variant",
-    "max stable LR",
-    "edge (90%)",
-    "first diverged",
-    "ratio to {reference}",
-    "perplexity",
-    "rule that broke",
-    "trials",
-    "of grid",
-)
 WORDS = ("variant", "rule that broke")  # the other columns are numbers
 
 
 def result_table(result: SearchResult, reference: str) -> Table:
-    """One row a variant of a `result.json`; ratios are to the variant named ``reference``."""
-    entries = {name: its.to_dict() for name, its in result.variants.items()}
+    """One row a variant; ratios are to the variant named ``reference``."""
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{result.search}: largest stable learning rate", title_justify="left"
+        box=box.SIMPLE_HEAD,
+        title=f"{result.search}: largest stable {spelled_out(result.label)}",
+        title_justify="left",
     )
-    for heading in HEADINGS:
-        words = heading in WORDS
-        table.add_column(heading.format(reference=reference), justify="left" if words else "right")
-    for row in rows(entries, result.ladder, reference):
+    for heading in result_headings(result, reference):
+        table.add_column(heading, justify="left" if heading in WORDS else "right")
+    for row in result_rows(result, reference):
         table.add_row(*row)
-    notes = result_notes(entries)
+    notes = result_notes(result)
     if notes:
         table.caption, table.caption_justify = "\n".join(notes), "left"
     return table
 
 
-def rows(
-    variants: Mapping[str, Mapping[str, Any]], ladder: Sequence[float], reference: str
-) -> list[list[str]]:
-    """The cells under `HEADINGS`, a row a variant."""
-    unit = variants.get(reference, {}).get("max_stable_lr")
-    return [[name, *_cells(entry, ladder, unit)] for name, entry in variants.items()]
+def result_headings(result: SearchResult, reference: str) -> list[str]:
+    return [
+        "variant",
+        f"max stable {result.label}",
+        "edge (90%)",
+        "first diverged",
+        *([f"ratio to {reference}"] if reference in result.variants else []),
+        "perplexity" if result.in_nats else "final score",
+        "rule that broke",
+        "trials",
+        "of grid",
+    ]
 
 
-def _cells(entry: Mapping[str, Any], ladder: Sequence[float], unit: float | None) -> list[str]:
-    edge, rule = entry["max_stable_lr"], entry["first_diverged_reason"]
-    if entry["censored"] == "above":
+def result_rows(result: SearchResult, reference: str) -> list[list[str]]:
+    """The cells under `result_headings`, a row a variant."""
+    return [[name, *_cells(its, result, reference)] for name, its in result.variants.items()]
+
+
+def result_notes(result: SearchResult) -> list[str]:
+    """What the table's cells are too small for."""
+    return [note for name, its in result.variants.items() for note in _notes(name, its, result.label)]
+
+
+def _cells(its: VariantResult, result: SearchResult, reference: str) -> list[str]:
+    edge, ladder, interval = its.max_stable_lr, result.ladder, its.max_stable_lr_90
+    rule, step = its.first_diverged_reason, its.first_diverged_step
+    if its.censored == "above":
         shown, diverged = f"≥ {ladder[-1]:g}, censored", "none"
-    elif entry["censored"] == "below":
+    elif its.censored == "below":
         shown, diverged = f"< {ladder[0]:g}, censored", f"{ladder[0]:g}"
     else:
-        shown = "open" if edge is None else f"{edge:g}" + ("*" if entry["stable_above"] else "")
-        first = entry["first_diverged_lr"]
-        diverged = "–" if first is None else f"{first:g}"
-    interval = entry.get("max_stable_lr_90")
+        shown = "open" if edge is None else f"{edge:g}" + ("*" if its.stable_above else "")
+        diverged = _number(its.first_diverged_lr, "g")
     return [
         shown,
         "–" if interval is None else f"{interval[0]:.2g}–{interval[1]:.2g}",
         diverged,
-        "–" if edge is None or unit is None else f"{edge / unit:.2f}",
-        "–" if entry["val_perplexity"] is None else f"{entry['val_perplexity']:.2f}",
-        f"{rule} at {entry['first_diverged_step']}" if rule else "–",
-        str(entry["trials"]),
-        f"{entry['optimizer_steps'] / entry['grid_steps']:.0%}",
+        *([_ratio(edge, result.variants[reference].max_stable_lr)] if reference in result.variants else []),
+        _number(its.val_perplexity, ".2f") if result.in_nats else _number(its.val_loss, ".4g"),
+        "–" if rule is None else rule if step is None else f"{rule} at {step}",
+        str(its.trials),
+        f"{its.optimizer_steps / its.grid_steps:.0%}" if its.grid_steps else "–",
     ]
 
 
-def result_notes(variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the table's cells are too small for."""
-    notes = []
-    for name, entry in variants.items():
-        if entry["stable_above"]:
-            lrs = ", ".join(f"{lr:g}" for lr in entry["stable_above"])
-            notes.append(f"* {name}: not monotone, stable again at {lrs}; the edge is the first divergence.")
-        if entry["censored"] == "above":
-            notes.append(f"{name}: no LR of the ladder diverged; the edge lies higher.")
-        if entry["censored"] == "below" and entry["first_diverged_reason"] == "no_learning":
-            notes.append(f"{name}: the smallest LR learned nothing: it may be too small for so few steps.")
-        elif entry["censored"] == "below":
-            notes.append(f"{name}: the smallest LR of the ladder diverged; the edge lies lower.")
-        if entry["open"]:
-            lrs = ", ".join(f"{lr:g}" for lr in entry["open"])
-            notes.append(f"{name}: runs at {lrs} crashed too often and were left open.")
-    return notes
+def _ratio(edge: float | None, unit: float | None) -> str:
+    return "–" if edge is None or unit is None else f"{edge / unit:.2f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"
+
+
+def _notes(name: str, its: VariantResult, label: str) -> Iterator[str]:
+    if its.stable_above:
+        again = _listed(its.stable_above)
+        yield f"* {name}: not monotone, stable again at {again}; the edge is the first divergence."
+    if its.censored == "above":
+        yield f"{name}: no {label} of the ladder diverged; the edge lies higher."
+    elif its.censored == "below" and its.first_diverged_reason == "no_learning":
+        yield f"{name}: the smallest {label} learned nothing: it may be too small for so few steps."
+    elif its.censored == "below":
+        yield f"{name}: the smallest {label} of the ladder diverged; the edge lies lower."
+    if its.open:
+        yield f"{name}: runs at {_listed(its.open)} crashed too often and were left open."
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,7 +1,7 @@
 """Which run to ask for next: a pure function of the verdicts so far.
 
-Every seed bisects the ladder for its own edge, but runs only where it can still move the vote: the first
-seed looks for the edge, the others look whether it is theirs too.
+Every seed bisects the ladder for its own edge, but runs only where it can still change the vote: the first
+seed looks for the edge, the others check whether theirs is the same.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -27,12 +27,12 @@ def next_point(
     hint: Bracket | None = None,
     anchors: Sequence[int] = (),
 ) -> Point | None:
-    """The run that the answer hangs on, for a worker who is alone; None once it hangs on none.
+    """The next run that the answer needs; None when the search is finished.
 
-    The lowest rung is run first, since rule 5 compares with it; a further seed begins with the first of
-    ``anchors`` that is below what it is asked for. ``hint`` says where the edge may lie, as a seed that has
-    no vote would. ``given_up`` points have failed too often and are never asked for; a rung that has no
-    other run left to decide it is passed over.
+    The lowest rung is run first, since the rule `degraded` compares with it; a further seed begins with the
+    first of ``anchors`` that is below the rung it is asked for. ``hint`` says where the edge may lie; it has
+    no vote. ``given_up`` points have failed too often and are never asked for; a rung that only they could
+    decide is skipped.
     """
     return _Look(verdicts, rungs, seeds, vote, given_up, hint).next_point(anchors)
 
@@ -99,7 +99,7 @@ class _Look:
     def _unseen(self) -> Iterator[Point]:
         """Runs at an end of the bracket that follows from other rungs alone.
 
-        What is called stable is decided by runs of its own; of what breaks, one that diverged is enough.
+        The stable rung needs a deciding vote of its own runs; the diverged rung needs one run.
         """
         stable, diverged = self.ends.stable, self.ends.diverged
         if stable >= 0 and tally(self._own_votes(stable), self.vote) is None:
@@ -146,15 +146,15 @@ class _Look:
         return Bracket(max(own.stable, ends.stable), min(own.diverged, ends.diverged))
 
     def _compared_with(self, lead: Bracket, seeds: Collection[int]) -> Iterator[Point]:
-        """Whether others share an edge: first the end behind which more of the ladder lies."""
+        """Whether other seeds have the same edge: first the end with more of the ladder behind it."""
         ends = [lead.stable, lead.diverged]
         if self.ends.diverged - lead.diverged > lead.stable - self.ends.stable:
             ends.reverse()
         for seed in seeds:
             for rung in ends:
                 if rung in self.inside and self.votes[seed][rung] is None and self.open(rung, seed):
-                    # A seed that was led astray before finds its own way: a few leads must not cost
-                    # it more than a bisection.
+                    # A seed that was misled before bisects by itself: a few hints must not cost it
+                    # more than a bisection.
                     if self._affordable(rung, seed):
                         yield Point(rung, seed)
                     else:

@@ -22,7 +22,7 @@ def from_values(values: Iterable[float | str], key: str = "lr") -> list[float]:
     for value in values:
         try:
             lr = rounded(float(value))
-        except ValueError:
+        except (TypeError, ValueError):
             raise UserError(f"{key}={value}: not a number; allowed: numbers above 0") from None
         if not (lr > 0 and math.isfinite(lr)):
             raise UserError(f"{key}={value}: allowed: numbers above 0")

@@ -1,4 +1,4 @@
-"""Runs below the edge that might show it to lie lower.
+"""Runs below the edge that might show that it lies lower.
 
 The rule `degraded` compares a run with every smaller value, and a bisection has run few of them.
 """

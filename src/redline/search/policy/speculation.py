@@ -1,4 +1,4 @@
-"""What further workers should run beside those that run already: what will probably be asked for next."""
+"""Speculative runs: those that will probably be needed next, for workers that are free."""
 
 import itertools
 from collections import deque

@@ -111,7 +111,7 @@ def search_state(
             ahead = Plan(doubted[0], tuple(point for point in later if point not in running)[:speculative])
     waiting = short_runs is not None and not short_runs.answered
     state = SearchState(question, outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
-    # What is moot as things stand would be cancelled as soon as it is started.
+    # A speculative run that is moot now would be cancelled as soon as it is started.
     return replace(
         state, plan=Plan(ahead.needed, tuple(its for its in ahead.speculative if not state.moot(its)))
     )

@@ -1,4 +1,4 @@
-"""From outcomes to verdicts: rule 5 over all of a seed's runs, then a vote of the seeds."""
+"""From outcomes to verdicts: the rule `degraded` over a seed's runs, then a vote of the seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def diverged_votes_needed(seeds: int, vote: str) -> int:
 
 
 def tally(votes: Sequence[bool | None], vote: str) -> bool | None:
-    """True diverged, False stable, None where the votes that are out (None) leave it open."""
+    """True diverged, False stable, None where missing votes (None) leave it open."""
     needed = diverged_votes_needed(len(votes), vote)
     if votes.count(True) >= needed:
         return True

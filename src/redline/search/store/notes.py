@@ -26,8 +26,8 @@ def trial_note(trial: str, page: str | None, verdict: str | None = None) -> str:
 
 
 def in_words(reason: str | None, step: int) -> str:
-    """A trial's verdict."""
-    return "**stable**" if reason is None else f"**diverged** by `{reason}` at step {step}"
+    """A trial's verdict at its end; a later trial may still show that a stable one was degraded."""
+    return "**stable** by itself" if reason is None else f"**diverged** by `{reason}` at step {step}"
 
 
 def study_note(result: VariantResult, label: str) -> str:

@@ -1,4 +1,4 @@
-"""Who runs a trial, and how to tell that they are gone."""
+"""The process that runs a trial, and whether it still exists."""
 
 import os
 import socket
@@ -83,6 +83,6 @@ def _started(pid: int) -> str:
             return ""
         except PermissionError:
             pass
-        return "running"  # no /proc: the pid alone must do
-    # A zombie is dead, though its entry stays until its parent looks.
+        return "running"  # no /proc: only the pid can be checked
+    # A zombie is dead, though its entry stays until its parent waits for it.
     return "" if fields[0] in "ZX" else fields[19]

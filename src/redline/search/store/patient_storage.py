@@ -4,7 +4,7 @@ import abc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from redline.database import first_opening
 from redline.errors import OutageError
 
 _TICK = 0.2  # seconds between two looks at an answer that has not come yet
@@ -73,6 +74,24 @@ class PatientStorage(BaseStorage):
             yield
         finally:
             self.timeout, self.meanwhile = before
+
+    @contextmanager
+    def alone(self, url: str) -> Iterator[None]:
+        """Keeps other processes out, as `first_opening` does; ``url`` is this storage's.
+
+        That asks the database too, and is waited for as every operation is.
+        """
+
+        def begin() -> AbstractContextManager[None]:
+            opening = first_opening(url)
+            opening.__enter__()
+            return opening
+
+        opening = self._ask(begin)
+        try:
+            yield
+        finally:
+            opening.__exit__(None, None, None)
 
     def _ask(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         while True:

@@ -54,7 +54,8 @@ def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]
     found: dict[str, tuple[RecordedVariant, ...]] = {}
     for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
         attributes = summary.user_attrs
-        if "fingerprint" in attributes and not attributes["is_short"]:
+        # The facts are written last: a study without them is incomplete.
+        if "facts" in attributes and not attributes["is_short"]:
             trials = storage.get_all_trials(summary._study_id, deepcopy=False)
             variant = _variant(attributes, trials)
             found[variant.search] = (*found.get(variant.search, ()), variant)

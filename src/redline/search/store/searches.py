@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
-from redline.database import first_opening
 from redline.errors import UserError
 from redline.search.result import VariantResult
+from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
 from redline.search.variant import Variant
@@ -18,18 +18,25 @@ from redline.stability import SearchRule, build_rules
 _LONGEST_NAME = 60  # characters of a default name, before its time
 
 
-def choose_name(storage: BaseStorage, asked_name: str | None, asked: str, variants: Sequence[str]) -> str:
+def choose_name(
+    storage: BaseStorage,
+    asked_name: str | None,
+    asked: str,
+    variants: Sequence[str],
+    key: str = "search.name",
+) -> str:
     """The search to work on: the one named, an unfinished one that asks the same, or a new one.
 
-    ``asked`` is the command's fingerprint. Raises UserError where the name belongs to another question.
+    ``asked`` is the command's fingerprint; ``key``: what the user calls the name. Raises UserError where the
+    name belongs to another question.
     """
     known = _searches(storage)
     if asked_name is not None:
-        if "/" in asked_name:
-            raise UserError(f"search.name={asked_name}: allowed: a name without /")
+        if "/" in asked_name or not asked_name.strip("."):
+            raise UserError(f"{key}={asked_name}: allowed: a name without /")
         if asked_name in known and known[asked_name]["fingerprint"] != asked:
             raise UserError(
-                f"search.name={asked_name}: was begun with other variants, ladder, seeds or settings; "
+                f"{key}={asked_name}: was begun with other variants, ladder, seeds or settings; "
                 "allowed: the same command, or another name"
             )
         return asked_name
@@ -41,7 +48,7 @@ def choose_name(storage: BaseStorage, asked_name: str | None, asked: str, varian
 
 
 def open_studies(
-    storage: BaseStorage,
+    storage: PatientStorage,
     url: str,
     name: str,
     variants: Sequence[Variant],
@@ -54,7 +61,7 @@ def open_studies(
     Of several machines that come at once, with facts that they measured, the first one's hold for all.
     """
     studies = {}
-    with first_opening(url):
+    with storage.alone(url):
         for variant in variants:
             rules = build_rules(variant.rules, SearchRule)
             attributes = {

@@ -1,4 +1,4 @@
-"""From `hydra.sweeper.storage` to a storage that is open."""
+"""From a URL to a storage that is open."""
 
 import re
 from typing import Any
@@ -12,25 +12,24 @@ from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
 from redline.search.store.patient_storage import PatientStorage
 
-# Optuna warns of an answer that failed to come, in many lines; the search says so in one.
+# Optuna warns of a missing answer in many lines; the search does in one.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-_KEY = "hydra.sweeper.storage"
 _ALLOWED = "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
 
 
-def open_storage(url: str, timeout: float) -> PatientStorage:
+def open_storage(url: str, timeout: float, key: str = "storage") -> PatientStorage:
     """The storage behind ``url``, which is waited for ``timeout`` seconds if it goes away later.
 
-    Raises UserError, naming the key but no password, where it does not open now.
+    ``key``: what the user calls it. Raises UserError, naming it but no password, where it does not open now.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         # The part before the last @ may hold a password, and the reason a part of it.
         shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
-        raise UserError(f"{_KEY}={shown}: does not open (not a database's URL); {_ALLOWED}") from error
-    name = f"{_KEY}={_shown(parsed)}"
+        raise UserError(f"{key}={shown}: does not open (not a database's URL); {_ALLOWED}") from error
+    name = f"{key}={_shown(parsed)}"
     options: dict[str, Any] = {"connect_args": connect_arguments(parsed)}
     if parsed.get_backend_name() == "sqlite":
         # Workers of one machine share the file: wait for each other's writes.

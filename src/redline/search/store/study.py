@@ -51,7 +51,7 @@ class VariantStudy:
     def __init__(
         self, storage: BaseStorage, name: str, attributes: Mapping[str, Any], first_seed: int = 0
     ) -> None:
-        """Open the study ``name``; where it is new, or begun by half, with these user attributes.
+        """Open the study ``name``; one that is new or incomplete gets these user attributes.
 
         They are those of `searches.open_studies`, which keeps others out meanwhile.
         """
@@ -96,14 +96,14 @@ class VariantStudy:
         return state
 
     def cancelled_steps(self) -> int:
-        """What runs cost that were ended because their answer no longer mattered."""
+        """The steps of runs that were cancelled."""
         ended = [
             trial.user_attrs for trial in self.trials() if trial.user_attrs.get("failure") == "cancelled"
         ]
         return sum(its.get("steps", 0) for its in ended)
 
     def claim(self, point: Point, owner: Owner) -> Claim | None:
-        """Take a point, or None where somebody else was quicker.
+        """Take a point; None where another coordinator has taken it.
 
         The running trial is created in one transaction with its owner; of two for the same point
         the lower number keeps it, which both see the same way. A creation that was tried again because its
@@ -171,7 +171,6 @@ class VariantStudy:
             self.storage.set_trial_system_attr(claim.trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
             self._describe(claim, outcome.page, in_words(reason, outcome.step))
             self.study.tell(claim.number, 0.0 if reason else outcome.value)
-            self.study.tell(claim.number, 0.0 if reason else outcome.value)
         except UpdateFinishedTrialError:
             return False
         except ValueError:
@@ -186,7 +185,7 @@ class VariantStudy:
         ``failure``: ``crash``, ``interrupted``, ``cancelled``, ``lost`` or ``duplicate``.
         """
         trial = self.trials()[number]
-        with suppress(UpdateFinishedTrialError):  # somebody else ended it: all we wanted
+        with suppress(UpdateFinishedTrialError):  # another coordinator ended it
             self.storage.set_trial_user_attr(trial._trial_id, "failure", failure)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 

@@ -1,4 +1,4 @@
-"""A job on some machine of a cluster: a command run there, that ends in peace when the job must end."""
+"""A job of a cluster: runs a command, and lets it end its trials when the job must end."""
 
 import os
 import signal

@@ -77,7 +77,7 @@ def visible_devices(accelerator: str) -> tuple[Sequence[str | None], str | None]
 
 
 def _sign() -> str | None:
-    """Of a GPU, found at once: where there is none, nobody is asked."""
+    """A file that shows that there is a GPU; without one, no driver is asked."""
     if sys.platform == "darwin":
         return "Apple's GPU" if platform.machine() == "arm64" else None
     return next((str(path) for pattern in _SIGNS for path in sorted(_DEV.glob(pattern))), None)

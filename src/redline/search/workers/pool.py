@@ -23,7 +23,7 @@ from redline.errors import UserError
 
 Send = Callable[[Any], None]
 Task = Callable[..., Any]  # called with its arguments and, last, a `Send` for messages on the way
-_STARTS = 5  # of a task, before the machine is held to be unable to
+_STARTS = 5  # tries to start a task, before the error is raised
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class Pool:
     """Slots and the server their tasks are forked from.
 
     The server imports ``preload`` once, without starting threads or touching a GPU; a task then starts
-    in milliseconds, and its crash takes nothing along. Tasks end with this process, however it ends.
+    in milliseconds, and its crash harms no other. Tasks end with this process, however it ends.
     """
 
     def __init__(self, slots: list[Slot], preload: Sequence[str] = ()) -> None:
         self.slots = slots
         self._context = mp.get_context("forkserver")
-        # The server is a fresh interpreter: it must find what we find.
+        # The server is a fresh interpreter: it needs our import path.
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._context.set_forkserver_preload(["redline.search.workers.silent_end", *preload])
 
     def warm_up(self) -> None:
-        """Start the server now, beside what else there is to do: its imports take seconds."""
+        """Start the server now, in the background: its imports take seconds."""
         with suppress(OSError):  # `start` tries again
             _start_server()
 
@@ -105,7 +105,7 @@ class Pool:
             slot = busy[pipe]
             try:
                 message = pipe.recv()
-            except (EOFError, OSError):  # OSError: killed amid a message
+            except (EOFError, OSError):  # OSError: killed while it sent a message
                 message = Ended(crash=self._last_words(slot))
             if isinstance(message, Ended):
                 self._free(slot)
@@ -197,8 +197,8 @@ def _no_main() -> Iterator[None]:
 
 
 def _start_server() -> None:
-    """Start the server where none runs, deaf to Ctrl-C until its first import, `silent_end`."""
-    resource_tracker.ensure_running()  # its start would make us hear again
+    """Start the server where none runs; it ignores Ctrl-C until its first import, `silent_end`."""
+    resource_tracker.ensure_running()  # its start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -207,10 +207,11 @@ def _start_server() -> None:
 
 
 def _child(pipe: Connection, pickled: bytes, gpu: str | None, log: Path | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too: our parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the parent decides.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        # AMD's HIP heeds its own before the other.
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = gpu
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with Path(os.devnull if log is None else log).open("a") as file:

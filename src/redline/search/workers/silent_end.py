@@ -1,8 +1,7 @@
-"""The first import of the server that jobs are forked from: it ends without a word, and at once.
+"""The first import of the server that tasks are forked from: the server then exits without teardown.
 
-Ctrl-C amid its imports would have Python print a traceback. Until here the server was deaf to it, and once it
-serves, it ignores it. And whoever ends waits for its server, whose interpreter, torch imported, takes seconds
-to take apart.
+Ctrl-C during its imports would print a traceback, so the server ignores it from its start on. A process that
+ends waits for its server, and the teardown of an interpreter that has torch imported takes seconds.
 """
 
 import atexit

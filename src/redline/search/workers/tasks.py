@@ -1,5 +1,6 @@
 """What a search has done in child processes: checking, preparing, and a trial."""
 
+import json
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -7,6 +8,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
+from redline.errors import UserError
 from redline.search.trainable import Facts, Trainable, Trial
 from redline.search.workers.pool import Send
 from redline.stability import Outcome, Progress, Watch, build_rules
@@ -18,7 +20,14 @@ def check(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Mapping[
     """Find what is wrong with the settings; gives what decides outcomes, by variant. Raises UserError."""
     for trainable in trainables.values():
         trainable.check()
-    return {name: trainable.settings() for name, trainable in trainables.items()}
+    return {name: _plain(name, trainable.settings()) for name, trainable in trainables.items()}
+
+
+def _plain(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return json.loads(json.dumps(settings))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"settings of {name}: {error}; allowed: what JSON can hold") from None
 
 
 def prepare(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Facts]:

@@ -9,11 +9,14 @@ class BlowUp(OnlineRule):
         self.warmup_steps, self.patience = warmup_steps, patience
         self.mean = RunningMean(smoothing)
         self.initial_loss: float | None = None
-        self.steps_above = 0
+        self.above_since: int | None = None
 
     def broken_by(self, step: int, loss: float, grad_norm: float) -> bool:
         if self.initial_loss is None:
             self.initial_loss = loss
-        above = self.mean.update(loss) > self.initial_loss and step >= self.warmup_steps
-        self.steps_above = self.steps_above + 1 if above else 0
-        return self.steps_above >= self.patience
+        if not (self.mean.update(step, loss) > self.initial_loss and step >= self.warmup_steps):
+            self.above_since = None
+        elif self.above_since is None:
+            self.above_since = step
+        # Steps, not reports: a run may report every tenth.
+        return self.above_since is not None and step - self.above_since + 1 >= self.patience

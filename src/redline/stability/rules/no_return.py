@@ -15,18 +15,18 @@ class NoReturn(OnlineRule):
         self.rise, self.patience = rise, patience
         self.mean = RunningMean(smoothing)
         self.best = math.inf
-        self.steps_above = 0
+        self.above_since: int | None = None
         self.spikes = 0
 
     def broken_by(self, step: int, loss: float, grad_norm: float) -> bool:
-        smoothed = self.mean.update(loss)
+        smoothed = self.mean.update(step, loss)
         self.best = min(self.best, smoothed)
         if smoothed > self.best + self.rise:
-            self.steps_above += 1
-        elif self.steps_above:
+            self.above_since = step if self.above_since is None else self.above_since
+        elif self.above_since is not None:
             self.spikes += 1
-            self.steps_above = 0
-        return self.steps_above > self.patience
+            self.above_since = None
+        return self.above_since is not None and step - self.above_since >= self.patience
 
     def broken_at_end(self) -> bool:
-        return self.steps_above > 0
+        return self.above_since is not None

@@ -1,5 +1,8 @@
 class RunningMean:
-    """An exponential mean without the bias of its start (Kingma & Ba 2015, section 3)."""
+    """An exponential mean without the bias of its start (Kingma & Ba 2015, section 3).
+
+    Each step keeps the share ``smoothing`` of it; a value stands for the steps since the one before it.
+    """
 
     def __init__(self, smoothing: float) -> None:
         if not 0 <= smoothing < 1:
@@ -7,8 +10,11 @@ class RunningMean:
         self.smoothing = smoothing
         self.total = 0.0
         self.weight = 0.0
+        self.step: int | None = None
 
-    def update(self, value: float) -> float:
-        self.total = self.smoothing * self.total + (1 - self.smoothing) * value
-        self.weight = self.smoothing * self.weight + (1 - self.smoothing)
+    def update(self, step: int, value: float) -> float:
+        kept = self.smoothing if self.step is None else self.smoothing ** max(1, step - self.step)
+        self.step = step
+        self.total = kept * self.total + (1 - kept) * value
+        self.weight = kept * self.weight + (1 - kept)
         return self.total / self.weight

@@ -1,4 +1,4 @@
-"""Gives a run's records to MLflow. Giving one twice leaves what giving it once does."""
+"""Gives a run's records to MLflow. Giving one twice has the same effect as once."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ from redline.training.outbox.folder import Record, RunFolder
 
 # What MLflow takes in one call.
 _AT_MOST = {"metrics": 1000, "params": 100, "tags": 100}
-# What MLflow says of something that it will never take. All else may pass.
+# MLflow's codes for what it will never take. Other errors may be temporary.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -28,7 +28,7 @@ class Delivery:
             getattr(self, f"give_{kind}")(list(group))
 
     def give_start(self, records: Sequence[Record]) -> None:
-        # Of a run that is resumed, MLflow believes that it has ended.
+        # For MLflow, a run that is resumed had ended.
         self._offer("start", self.client.update_run, "RUNNING")
 
     def give_end(self, records: Sequence[Record]) -> None:
@@ -65,24 +65,23 @@ class Delivery:
 
     def _log(self, kind: str, items: list[Any]) -> None:
         """In halves where they are too many, or where one of them is refused."""
-        if len(items) == 1:
-            what = f"{kind}: {items[0].key} at step {getattr(items[0], 'step', None)}"
-            self._offer(what, self.client.log_batch, **{kind: items})
-        elif items and (len(items) > _AT_MOST[kind] or self._refusal(self.client.log_batch, **{kind: items})):
+        what = (
+            f"{kind}: {items[0].key} at step {getattr(items[0], 'step', None)}" if len(items) == 1 else None
+        )
+        few = len(items) <= _AT_MOST[kind]
+        if items and not (few and self._offer(what, self.client.log_batch, **{kind: items})) and what is None:
             middle = len(items) // 2
             self._log(kind, items[:middle])
             self._log(kind, items[middle:])
 
-    def _offer(self, what: str, call: Callable[..., object], *arguments: Any, **more: Any) -> None:
-        refusal = self._refusal(call, *arguments, **more)
-        if refusal is not None:
-            self.run.refuse(what, refusal)
-
-    def _refusal(self, call: Callable[..., object], *arguments: Any, **more: Any) -> Exception | None:
+    def _offer(self, what: str | None, call: Callable[..., object], *arguments: Any, **more: Any) -> bool:
+        """Whether MLflow takes it. ``what`` is noted where it will never do."""
         try:
             call(self.run_id, *arguments, **more)
         except MlflowException as error:
             if error.error_code not in _REFUSALS:
                 raise
-            return error
-        return None
+            if what is not None:
+                self.run.refuse(what, error)
+            return False
+        return True

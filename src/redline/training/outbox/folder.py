@@ -1,9 +1,8 @@
 """The outbox on disk: a folder for each run, which the run appends to and a sender reads.
 
 ``<outbox>/<store>/<run key>/`` holds ``records.jsonl``, a line of JSON for each thing logged; ``files/``, the
-artifacts; and ``sent.json``, how far MLflow has them. A record is never changed. A killed run leaves at most
-a torn line, which is skipped. A killed sender has sent its last
-batch without noting it, so that is sent again, which changes nothing.
+artifacts; and ``sent.json``, how far MLflow has them. A killed run leaves at most a torn line, which is
+skipped. A killed sender may have sent a batch without noting it; that one is sent again.
 """
 
 import json
@@ -22,19 +21,6 @@ Record = dict[str, Any]
 
 _RECORDS = "records.jsonl"
 _OPENING = 2.0  # seconds; a sender's look at the lock takes microseconds
-
-
-def without_password(text: str) -> str:
-    """``text`` with what stands before the @ of a URL hidden."""
-    return re.sub(r"//\S*@", "//***@", text)
-
-
-def in_one_line(error: BaseException) -> str:
-    """What was the matter at first, without a password: clients wrap it in pages."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    words = without_password(" ".join(str(error).split())) or type(error).__name__
-    return words if len(words) < 200 else f"{words[:200]}…"
 
 
 @dataclass(frozen=True)
@@ -61,11 +47,21 @@ class Outbox:
     def folder(self) -> Path:
         return Path(self.outbox).absolute() / quote(self.store, safe="")
 
+    def lock(self, name: str) -> FileLock:
+        """``sender``: held by the sender while it lives. ``opening``: keeps a run from being opened while it
+        is removed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / f".{name}.lock")
+
+    @property
+    def has_sender(self) -> bool:
+        return _is_held(self.lock("sender"))
+
     def open(self, key: str) -> "RunWriter":
         """Begin, or go on with, the run ``key``. Raises filelock.Timeout where a process is writing it."""
         folder = self.folder / key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._guard():
+        with self.lock("opening"):
             folder.mkdir(exist_ok=True)
             lock = FileLock(folder / "writer.lock")
             lock.acquire(timeout=_OPENING)
@@ -81,20 +77,10 @@ class Outbox:
 
     def remove(self, run: "RunFolder") -> None:
         """Forget a run that is sent, unless it has been opened again meanwhile."""
-        with self._guard():
+        with self.lock("opening"):
             if not run.is_open and not run.read(run.sent().offset)[0]:
-                # Renamed first: of a folder that is half deleted, everything would be sent again.
+                # Renamed first: a half-deleted folder would be sent again.
                 shutil.rmtree(run.path.rename(self.folder / f".sent-{uuid.uuid4().hex}"), ignore_errors=True)
-
-    @property
-    def sender_lock(self) -> FileLock:
-        """Held by the outbox's sender while it lives."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "sender.lock")
-
-    @property
-    def has_sender(self) -> bool:
-        return _is_held(self.sender_lock)
 
     def note_trouble(self, trouble: str) -> None:
         """Why the store takes nothing now."""
@@ -105,9 +91,12 @@ class Outbox:
         path = self.folder / "trouble.txt"
         return (path.read_text(), path.stat().st_mtime_ns) if path.exists() else None
 
-    def _guard(self) -> FileLock:
-        """Keeps a run from being opened while it is removed."""
-        return FileLock(self.folder / ".lock")
+    def waits(self, why: str, runs: int) -> str:
+        """A line for the user, of that many runs."""
+        return (
+            f"{self.store}: does not take all metrics now ({why}); those of {runs} run(s) wait in "
+            f"{self.folder}, and the next run or `redline send` sends them"
+        )
 
 
 @dataclass(frozen=True)
@@ -135,8 +124,7 @@ class RunFolder:
         with (self.path / _RECORDS).open("rb") as file:
             file.seek(offset)
             lines = [line for line in file.readlines(at_most) if line.endswith(b"\n")]
-        records = [record for line in lines if (record := _parsed(line)) is not None]
-        return records, offset + sum(map(len, lines))
+        return [record for line in lines if (record := _parsed(line))], offset + sum(map(len, lines))
 
     def sent(self) -> Sent:
         path = self.path / "sent.json"
@@ -149,7 +137,7 @@ class RunFolder:
         unfinished.replace(self.path / "sent.json")
 
     def file(self, name: str) -> Path:
-        """Of an artifact."""
+        """Of an artifact, whose name may have folders in it."""
         return self.path / "files" / name
 
     def refuse(self, what: str, why: Exception) -> None:
@@ -168,12 +156,10 @@ class RunWriter(RunFolder):
 
     def append(self, kind: str, **record: Any) -> None:
         line = json.dumps({"kind": kind, **record}, separators=(",", ":"))
-        # On a line of its own, also where the record before was torn.
-        self._file.write(b"\n%s\n" % line.encode())
+        self._file.write(b"\n%s\n" % line.encode())  # on its own line, also after one that was torn
         self._file.flush()
 
     def append_file(self, name: str, content: bytes) -> None:
-        """An artifact; ``name`` may have folders in it."""
         path = self.file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)  # whole before its record is; training does not wait for the disk
@@ -182,6 +168,11 @@ class RunWriter(RunFolder):
     def close(self) -> None:
         self._file.close()
         self._lock.release()
+
+
+def without_password(text: str) -> str:
+    """``text`` with what stands before the @ of a URL hidden."""
+    return re.sub(r"//\S*@", "//***@", text)
 
 
 def _is_held(lock: FileLock) -> bool:

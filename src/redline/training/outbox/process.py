@@ -1,18 +1,25 @@
-"""The sender as a process of its own: no training step waits for it, and it outlives the command."""
+"""The sender as a process of its own: no training step waits for it, and it outlives the command.
+
+The end of a run, of a search, and `redline send` wait for it here.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from filelock import Timeout
 
 from redline.training.outbox.folder import Outbox
 
-_NICENESS = 10  # training comes first; what is late is sent after it
-_started: list[subprocess.Popen[bytes]] = []  # Python warns of one that is forgotten while it runs
+_NICENESS = 10  # training has priority
+_POLL = 0.1  # seconds
+_started: list[subprocess.Popen[bytes]] = []  # Python warns if a running one is garbage-collected
 
 
 def start_sender(outbox: Outbox) -> subprocess.Popen[bytes] | None:
@@ -38,13 +45,62 @@ def start_sender(outbox: Outbox) -> subprocess.Popen[bytes] | None:
     return None
 
 
+def drain(tracker: Mapping[str, Any], seconds: float | None = None) -> str | None:
+    """Wait while what ended runs logged is sent, at most ``seconds`` (None: the tracker's ``send_timeout``).
+
+    Ends at once where the store does not take it. ``tracker`` is the group of the configuration. Gives a line
+    for the user; None: all is sent.
+    """
+    outbox = Outbox.of(tracker)
+    if outbox is None:
+        return None
+    until = time.monotonic() + (outbox.send_timeout if seconds is None else seconds)
+    known, sender, why = outbox.trouble(), None, "it is slow"
+    while (waiting := outbox.waiting()) and time.monotonic() < until:
+        trouble = outbox.trouble()
+        if trouble is not None and trouble != known:
+            why = trouble[0]
+            break
+        if not outbox.has_sender:
+            if sender is not None and sender.poll() is not None:
+                why = f"its sender ended: {outbox.folder / 'sender.log'}"
+                break
+            sender = sender or start_sender(outbox)
+        time.sleep(_POLL)
+    return outbox.waits(why, waiting) if waiting else None
+
+
+def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
+    """At a search's end: `drain`, and mark the search's runs in MLflow as ended.
+
+    Gives a line for the user: where the curves are shown, or what is wrong. Imports MLflow.
+    """
+    outbox, line = Outbox.of(tracker), drain(tracker)
+    if outbox is None or line is not None:
+        return line
+    from redline.training.outbox.sender import Sender
+    from redline.training.outbox.store import in_one_line
+
+    try:
+        found = Sender(outbox).end_forgotten(experiment)
+    # Drivers, proxies and servers raise many kinds of errors.
+    except Exception as error:  # noqa: BLE001
+        return f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})"
+    ui = tracker["mlflow"]["ui"]
+    if found is None or ui is None:
+        return None
+    # Unless it is told otherwise the UI opens on its pages for language models in use.
+    view = "workflowType=machine_learning&compareRunsMode=CHART"
+    return f"curves: redline ui, then {ui.rstrip('/')}/#/experiments/{found}/runs?{view}"
+
+
 def main() -> None:
     outbox = Outbox(**json.load(sys.stdin))
     os.nice(_NICENESS)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     while True:
         try:
-            with outbox.sender_lock.acquire(timeout=1.0):  # who looks at it has it for microseconds
+            with outbox.lock("sender").acquire(timeout=1.0):  # `has_sender` holds it for microseconds
                 from redline.training.outbox.sender import Sender  # MLflow takes seconds to import
 
                 Sender(outbox).run()

@@ -1,28 +1,25 @@
 """MLflow's store: opened, and made where there is none."""
 
 import os
-from collections.abc import Set
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from redline.database import first_opening, make_whole
-from redline.tracked_runs import RUN_KEY, all_runs
+from redline.training.outbox.folder import without_password
 
 
 def open_store(tracking_uri: str) -> MlflowClient:
     """A client of the store, whose tables are there. Raises whatever the driver does where it is not."""
-    # One answer in time, or an attempt of ours later: MLflow's own retries would take minutes.
+    # We retry ourselves: MLflow's own retries would take minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    if _is_server(tracking_uri):
-        return MlflowClient(tracking_uri)
-    with first_opening(tracking_uri):
-        make_whole(tracking_uri, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
-        client = MlflowClient(tracking_uri)
-        client.search_experiments(max_results=1)
-    return client
+    if not _is_server(tracking_uri):
+        with first_opening(tracking_uri):
+            make_whole(tracking_uri, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+            MlflowClient(tracking_uri).search_experiments(max_results=1)
+    return MlflowClient(tracking_uri)
 
 
 def open_experiment(client: MlflowClient, name: str, artifact_location: str) -> str:
@@ -30,25 +27,24 @@ def open_experiment(client: MlflowClient, name: str, artifact_location: str) -> 
     found = client.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
-    location = None
-    if not _is_server(client.tracking_uri):
-        location = (
-            artifact_location if "://" in artifact_location else Path(artifact_location).resolve().as_uri()
-        )
+    if "://" not in artifact_location:
+        artifact_location = Path(artifact_location).resolve().as_uri()
+    location = None if _is_server(client.tracking_uri) else artifact_location
     try:
         return client.create_experiment(name, artifact_location=location)
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
-        return found.experiment_id  # somebody else was quicker
+        return found.experiment_id  # another process created it
 
 
-def end_forgotten(client: MlflowClient, experiment: str, written: Set[str]) -> None:
-    """Mark as KILLED what claims to run, but for the runs of the keys ``written``: its machine is gone."""
-    for run in all_runs(client, experiment, "attributes.status = 'RUNNING'"):
-        if run.data.tags.get(RUN_KEY) not in written:
-            client.set_terminated(run.info.run_id, "KILLED")
+def in_one_line(error: BaseException) -> str:
+    """The first error's message, without a password: clients wrap it in long ones."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    words = without_password(" ".join(str(error).split())) or type(error).__name__
+    return words if len(words) < 200 else f"{words[:200]}…"
 
 
 def _is_server(tracking_uri: str) -> bool:

@@ -39,5 +39,5 @@ def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
         settings = {str(key): value for key, value in spec.items() if key != "requires"}
         loggers.append(instantiate(settings, run=run))
     together = Trackers(loggers)
-    together.set_tags(run.tags)  # also where the run is gone on with
+    together.set_tags(run.tags)  # also for a resumed run
     return together

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import Timeout
 from lightning.pytorch.loggers import Logger
 
-from redline.training.outbox import Outbox, RunWriter, start_sender, waiting_text
+from redline.training.outbox import Outbox, start_sender
 from redline.training.trackers.trackers import TrackedRun, new_run_key
 
 _LOOK_EVERY = 0.5  # seconds between two looks for the run's page
@@ -36,21 +36,18 @@ class MLFlowOutboxLogger(Logger):
         super().__init__()
         self.run, self.ui = run, ui
         self._outbox = Outbox(**outbox)
-        self._writer = self._open(run.key)
+        try:
+            self._writer = self._outbox.open(run.key)
+        except Timeout:  # another process resumes from the same checkpoint
+            self._writer = self._outbox.open(new_run_key())
+        self.run_key = self._writer.key
         self._page: str | None = None
         self._looked = 0.0
         self._trouble, self._warned = self._outbox.trouble(), False
         self._checked = time.monotonic()
-        self._writer.append(
-            "start", experiment=run.experiment, name=run.name, tags=dict(run.tags), time=_now()
-        )
+        tags = dict(run.tags)
+        self._writer.append("start", experiment=run.experiment, name=run.name, tags=tags, time=_now())
         start_sender(self._outbox)
-
-    def _open(self, key: str) -> RunWriter:
-        try:
-            return self._outbox.open(key)
-        except Timeout:  # somebody resumes from the same checkpoint at the same time
-            return self._outbox.open(new_run_key())
 
     @property
     def name(self) -> str:
@@ -59,10 +56,6 @@ class MLFlowOutboxLogger(Logger):
     @property
     def version(self) -> str:
         return self.run_key
-
-    @property
-    def run_key(self) -> str:
-        return self._writer.key
 
     @property
     def page(self) -> str | None:
@@ -101,7 +94,7 @@ class MLFlowOutboxLogger(Logger):
         start_sender(self._outbox)
 
     def _check_sender(self) -> None:
-        """Start one for one that was killed; warn, once, of a store that takes nothing."""
+        """Start another if it was killed; warn, once, of a store that takes nothing."""
         now = time.monotonic()
         if now - self._checked < _CHECK_EVERY:
             return
@@ -110,7 +103,7 @@ class MLFlowOutboxLogger(Logger):
         trouble = self._outbox.trouble()
         if trouble is not None and trouble != self._trouble and not self._warned:
             self._warned = True
-            log.warning(waiting_text(self._outbox, trouble[0]))
+            log.warning(self._outbox.waits(trouble[0], 1))
 
 
 def _now() -> int:

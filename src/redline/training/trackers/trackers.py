@@ -36,12 +36,12 @@ class Trackers:
     @property
     def page(self) -> str | None:
         """Where the run's curves are shown, once that is known. May be asked at every step."""
-        return self._first("page")
+        return next((page for its in self.loggers if (page := getattr(its, "page", None))), None)
 
     @property
     def run_key(self) -> str | None:
         """The run's tag ``run_key`` in MLflow; None without MLflow."""
-        return self._first("run_key")
+        return next((key for its in self.loggers if (key := getattr(its, "run_key", None))), None)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         for logger in self.loggers:
@@ -57,19 +57,13 @@ class Trackers:
 
     def log_file(self, name: str, text: str) -> None:
         """A file beside the curves."""
-        self._each("log_file", name, text)
+        for logger in self.loggers:
+            if hasattr(logger, "log_file"):
+                logger.log_file(name, text)
 
     def end(self, status: str) -> None:
-        """``status``: FINISHED, FAILED or KILLED. Does not wait for MLflow; `redline.training.outbox` can."""
+        """``status``: FINISHED, FAILED or KILLED. Waits for no store: `outbox.drain` does."""
         for logger in self.loggers:
             logger.finalize("success" if status == "FINISHED" else "failed")
-        self._each("end", status)
-
-    def _first(self, attribute: str) -> str | None:
-        found = (getattr(logger, attribute, None) for logger in self.loggers)
-        return next((value for value in found if value is not None), None)
-
-    def _each(self, method: str, *arguments: Any) -> None:
-        for logger in self.loggers:
-            if hasattr(logger, method):
-                getattr(logger, method)(*arguments)
+            if hasattr(logger, "end"):
+                logger.end(status)

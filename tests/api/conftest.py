@@ -1,0 +1,5 @@
+import sys
+
+from api_helpers import PROGRAMS
+
+sys.path.append(str(PROGRAMS))

@@ -1,0 +1,122 @@
+"""Searches read back: every trial with the verdict that follows from all of them, whenever they arrived."""
+
+from dataclasses import replace
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, create_trial
+from search_helpers import DEGRADED, attributes, outcome
+from test_bisection import any_searches, few
+
+from redline.search.policy.answer import variant_result
+from redline.search.policy.state import Question, search_state
+from redline.search.policy.verdicts import Point, reasons
+from redline.search.store.owner import Owner
+from redline.search.store.record import judged, read_searches
+from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
+from redline.stability import Outcome
+
+LADDER = (0.1, 0.2, 0.4)
+
+
+def finished(number: int, value: float, seed: int, ended: Outcome) -> FrozenTrial:
+    """A trial as the storage holds it, its verdict as of its end left out: nobody is to read it."""
+    trial = create_trial(
+        value=0.0,
+        params={"decay": value, "seed": seed},
+        distributions={"decay": FloatDistribution(0.5, 100), "seed": IntDistribution(0, 100)},
+        user_attrs={"outcome": ended.to_dict()},
+    )
+    trial.number = number
+    return trial
+
+
+@given(any_searches(), st.integers(0, 50), st.data())
+@few
+def test_in_any_order_of_arrival_a_trial_is_judged_by_all_outcomes(
+    search: dict, first_seed: int, data: st.DataObject
+) -> None:
+    ladder, grid = [rung + 1.0 for rung in range(search["rungs"])], search["grid"]
+    order = data.draw(st.permutations(list(grid)))
+    arrived = order[: data.draw(st.integers(0, len(order)))]
+    trials = [
+        finished(number, ladder[point.rung], first_seed + point.seed, grid[point])
+        for number, point in enumerate(arrived)
+    ]
+    expected = reasons({point: grid[point] for point in arrived}, DEGRADED)
+    its = judged(attributes(ladder, key="decay"), trials)
+    assert its == {number: expected[point] for number, point in enumerate(arrived)}
+
+
+def test_without_rules_of_the_search_a_trial_keeps_its_own_verdict() -> None:
+    runs = [outcome(val_loss=4.0), outcome(val_loss=9.0), outcome(val_loss=None, reason="blow_up")]
+    trials = [finished(rung, LADDER[rung] * 10, 0, its) for rung, its in enumerate(runs)]
+    ladder = [value * 10 for value in LADDER]
+    assert judged(attributes(ladder, key="decay", rules={}), trials) == {0: None, 1: None, 2: "blow_up"}
+
+
+def test_a_point_that_was_finished_twice_has_one_verdict() -> None:
+    first, second = outcome(val_loss=4.0), outcome(val_loss=None, reason="blow_up")
+    trials = [finished(0, 1.0, 0, first), finished(1, 1.0, 0, second)]
+    assert judged(attributes([1.0, 2.0], key="decay"), trials) == {0: None, 1: None}
+
+
+@pytest.fixture
+def study(url: str) -> VariantStudy:
+    return VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER), first_seed=7)
+
+
+def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
+    stable, turned, crashed, lost, running = (
+        study.claim(Point(rung, seed), Owner.here())
+        for rung, seed in [(0, 0), (2, 0), (0, 1), (1, 1), (1, 0)]
+    )
+    for claim in (stable, turned, crashed, lost, running):
+        assert claim is not None
+    study.report(stable, 3, 5.5)
+    study.finish(turned, outcome(0.4, val_loss=4.4), None)
+    study.finish(stable, replace(outcome(0.1, val_loss=4.0), page="http://curves/1"), None)
+    study.fail(crashed.number, "crash")
+    study.fail(lost.number, "lost")
+    ((variant,),) = read_searches(study.storage).values()
+    assert (variant.search, variant.name, variant.ladder, variant.key) == ("search", "qk", LADDER, "lr")
+    assert (variant.label, variant.seeds, variant.facts) == ("LR", 1, study.facts)
+    assert [trial.state for trial in variant.trials] == [
+        "stable",
+        "diverged",
+        "crashed",
+        "interrupted",
+        "running",
+    ]
+    first, second = variant.trials[:2]
+    assert (first.value, first.seed, first.page) == (0.1, 7, "http://curves/1")
+    assert (first.last_step, first.last_loss) == (3, 5.5)
+    assert first.outcome is not None
+    assert first.outcome.val_loss == 4.0
+    assert second.reason == "degraded"
+
+
+def test_a_result_is_read_once_its_search_has_ended(study: VariantStudy) -> None:
+    claim = study.claim(Point(0, 0), Owner.here())
+    assert claim is not None
+    study.finish(claim, outcome(0.1, reason="blow_up", val_loss=None), "blow_up")
+    question = Question(LADDER, 1, "majority", doubt=1.0)
+    result = variant_result(search_state(question, DEGRADED, study.state().outcomes), study.facts)
+    study.answer(result)
+    assert read_searches(study.storage)["search"][0].result is None
+    study.study.set_user_attr("finished", True)
+    assert read_searches(study.storage)["search"][0].result == result
+
+
+def test_short_runs_studies_of_others_and_those_begun_by_half_are_no_variants(study: VariantStudy) -> None:
+    short = attributes(LADDER, variant="qk (short runs)", is_short=True)
+    VariantStudy(study.storage, "search/qk (short runs)", short)
+    optuna.create_study(storage=study.storage, study_name="somebody else's")
+    half = optuna.create_study(storage=study.storage, study_name="search/half")
+    for key in ("fingerprint", "ladder"):
+        half.set_user_attr(key, attributes(LADDER)[key])
+    assert [its.name for its in read_searches(study.storage)["search"]] == ["qk"]
