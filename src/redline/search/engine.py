@@ -175,9 +175,9 @@ def _search(
     if options.short_run_steps is not None:
         pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
         variants = [each for pair in pairs for each in pair]
-        for variant, short in pairs:
+        for full, short in pairs:
             # What was measured, such as the faster precision, holds for both.
-            facts[short.name] = replace(facts[variant.name], max_steps=options.short_run_steps)
+            facts[short.name] = replace(facts[full.name], max_steps=options.short_run_steps)
     studies = open_studies(begun.storage, options.storage, name, variants, attributes, facts)
     coordinator = Coordinator(
         name, begun.directory, options, variants, studies, begun.storage, pool, threads, display
