@@ -33,7 +33,7 @@ def asked(home: Path, name: str | None = "search", **changed: Any) -> Search:
         return directory
 
     return Search(
-        options=replace(OPTIONS, storage=f"sqlite:///{home / 'optuna.db'}", **options),
+        options=replace(OPTIONS, **{"storage": f"sqlite:///{home / 'optuna.db'}", **options}),
         variants=[Variant("qk", Fake(**{"edge": 0.2, **fake}), RULES)],
         ladder=(0.1, 0.2),
         home=home,
@@ -100,8 +100,17 @@ def test_a_mistake_that_check_finds_is_not_checked_again(tmp_path: Path) -> None
 
 def test_a_name_that_another_question_has_is_refused(tmp_path: Path) -> None:
     run_search(asked(tmp_path))
-    with pytest.raises(UserError, match=r"^search\.name=search: was begun with other variants"):
-        run_search(asked(tmp_path, edge=0.3))
+    for key in ("name", "search.name"):
+        with pytest.raises(UserError, match=rf"^{key}=search: was begun with other variants"):
+            run_search(replace(asked(tmp_path, edge=0.3), name_key=key))
+
+
+def test_an_option_is_refused_by_what_the_user_calls_it(tmp_path: Path) -> None:
+    for prefix in ("", "hydra.sweeper."):
+        with pytest.raises(UserError, match=rf"^{prefix}seeds=0: allowed: from 1"):
+            run_search(replace(asked(tmp_path / "home", seeds=0), prefix=prefix))
+        with pytest.raises(UserError, match=rf"^{prefix}storage=nonsense: does not open"):
+            run_search(replace(asked(tmp_path / "home", storage="nonsense"), prefix=prefix))
 
 
 def test_a_search_without_a_name_gets_one_and_its_unfinished_one_goes_on(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def storage(url: str) -> PatientStorage:
-    return open_storage(url, timeout=60.0)
+    return open_storage(url, timeout=60.0, key="hydra.sweeper.storage")
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_gives_up_after_its_timeout(postgresql: PostgreSQL, database: str, tmp_p
         threads[0].start()
 
     try:
-        with pytest.raises(RuntimeError, match=r"^hydra\.sweeper\.storage=postgresql://redline:\*\*\*@"):
+        with pytest.raises(RuntimeError, match=r"^storage=postgresql://redline:\*\*\*@"):
             coordinate(
                 url,
                 str(tmp_path),

@@ -304,7 +304,7 @@ def test_a_silence_that_we_could_not_hear_is_not_held_against_others() -> None:
 )
 def test_a_storage_that_does_not_open_is_the_users_mistake(bad: str) -> None:
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=.*allowed: sqlite:///PATH") as refused:
-        open_storage(bad, timeout=60.0)
+        open_storage(bad, timeout=60.0, key="hydra.sweeper.storage")
     assert "\n" not in str(refused.value)
     assert "s3cret@" not in str(refused.value)
     assert "password=s3cret" not in str(refused.value)
@@ -315,7 +315,7 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage=postgresql://me:\*\*\*@h/d: ") as refused:
-        open_storage("postgresql://me:s3cret@h/d", timeout=60.0)
+        open_storage("postgresql://me:s3cret@h/d", timeout=60.0, key="hydra.sweeper.storage")
     assert "pip install 'psycopg[binary]'" in str(refused.value)
     assert "s3cret" not in str(refused.value)
 
@@ -323,5 +323,5 @@ def test_a_driver_that_is_not_installed_is_named_and_the_password_is_not(
 def test_a_file_that_is_no_database_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a database, but notes of some length" * 100)
     with pytest.raises(UserError, match=r"^hydra\.sweeper\.storage="):
-        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}", timeout=60.0)
+        open_storage(f"sqlite:///{tmp_path / 'notes.txt'}", timeout=60.0, key="hydra.sweeper.storage")
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
