@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 from api_helpers import ROOT, python
 
 import redline
@@ -53,26 +52,18 @@ def test_the_readmes_example_runs(tmp_path: Path) -> None:
     assert (tmp_path / "mlruns/searches/mine/report/report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("index", "name", "words"), [(0, "mine", "0.151991\n"), (1, "quadratic", "quadratic: largest stable")]
-)
-def test_the_pages_examples_run(tmp_path: Path, index: int, name: str, words: str) -> None:
-    example = examples(EXTENDING)[index].replace('name="', 'report_timeout=None, name="')
-    (tmp_path / "script.py").write_text(example)
-    done = python("script.py", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert words in done.stdout
-    assert found(tmp_path, name).variants[name].max_stable_lr == 0.151991
-
-
-def test_the_pages_rule_is_a_rule(tmp_path: Path) -> None:
+def test_the_pages_examples_run(tmp_path: Path) -> None:
+    """One after the other in one script; the rule is in a module of its own, and judges another function."""
     blocks = _BLOCK.findall(EXTENDING.read_text(encoding="utf-8"))
     [rule] = [block for block in blocks if "class AboveTen" in block]
-    [use] = [block for block in examples(EXTENDING) if "AboveTen" in block]
     (tmp_path / "my_rules.py").write_text(rule)
-    train = "def train(trial):\n    trial.report(0, 5 * trial.value)\n    return 4.0\n"
-    used = use.replace('name="', 'report_timeout=None, workers=1, name="')
-    (tmp_path / "script.py").write_text(f"import redline\n\nvalues = [1, 3]\n\n\n{train}\n\n{used}")
+    function, trainable, strict = examples(EXTENDING)
+    train = "values = [1, 3]\n\n\ndef train(trial):\n    trial.report(0, 5 * trial.value)\n    return 4.0\n"
+    script = "\n\n".join([function, trainable, train, strict])
+    (tmp_path / "script.py").write_text(script.replace('name="', 'report_timeout=None, name="'))
     done = python("script.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "\n0.151991\n" in done.stdout
+    for name in ("mine", "quadratic"):
+        assert found(tmp_path, name).variants[name].max_stable_lr == 0.151991
     assert found(tmp_path, "strict").variants["strict"].first_diverged_reason == "above_ten"
