@@ -27,7 +27,16 @@ ALLOWED = {
     "report": {"stability", "search", "command_line", "config"},
     "gate": {"search", "command_line"},
     "dashboard": {"search", "command_line", "config"},
-    "commands": {"training", "data", "report", "gate", "dashboard", "command_line", "config"},  # at the top
+    "commands": {
+        "training",
+        "data",
+        "data",
+        "report",
+        "gate",
+        "dashboard",
+        "command_line",
+        "config",
+    },  # at the top
 }
 EVERYBODYS = {"errors", "files", "database", "metrics", "tracked_runs"}
 MODULES = {  # of no package
