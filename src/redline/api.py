@@ -120,7 +120,7 @@ def find_edge(
         raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")
     rungs = _ladder(values)
     rules = divergence_rules(divergence or {})
-    function = Function(_unset, Facts(max_steps), dict(settings or {}), tuple(preload))
+    function = Function(_unset, Facts(max_steps), dict(settings or {}), (__name__, *preload))
     variants = [
         Variant(variant, its if isinstance(its, Trainable) else replace(function, train=its), rules)
         for variant, its in named.items()

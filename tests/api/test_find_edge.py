@@ -341,3 +341,22 @@ def test_a_rule_that_compares_runs_can_be_off(home: Path) -> None:
     off = search(worse_above_1, home, name="off", divergence={"degraded": None}).variants["off"]
     assert (on.max_stable_lr, on.first_diverged_reason) == (0.5, "degraded")
     assert (off.max_stable_lr, off.censored) == (None, "above")
+
+
+def test_the_search_and_the_api_are_imported_once_not_in_each_trial(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cost a second, whatever is trained."""
+    preloaded: list[str] = []
+
+    class NoPool(Exception):  # noqa: N818
+        pass
+
+    def pool(slots: Any, preload: list[str]) -> None:
+        preloaded.extend(preload)
+        raise NoPool
+
+    monkeypatch.setattr("redline.search.engine.Pool", pool)
+    with pytest.raises(NoPool):
+        search(grows_above_1, home, preload=["torch"])
+    assert preloaded == ["redline.search.workers.tasks", "redline.api", "torch"]

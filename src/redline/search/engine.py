@@ -133,7 +133,8 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     slots, threads, note = make_slots(search.options.workers, search.accelerator)
     if note is not None:
         print(f"note: {note}", flush=True)
-    preload = dict.fromkeys(name for variant in search.variants for name in variant.trainable.preload)
+    named = (name for variant in search.variants for name in variant.trainable.preload)
+    preload = dict.fromkeys([tasks.__name__, *named])  # ours too: a second of each trial
     pool = Pool(slots, list(preload))
     pool.warm_up()
     begun = begin(search, pool)
