@@ -30,7 +30,6 @@ ALLOWED = {
     "commands": {
         "training",
         "data",
-        "data",
         "report",
         "gate",
         "dashboard",
