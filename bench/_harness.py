@@ -224,7 +224,8 @@ def race(contenders: Sequence[Contender], cell: Cell, *, rounds: int, steps: int
         elif counts:
             result.turns[contender.name].append(turn)
 
-    with tempfile.TemporaryDirectory() as folder:
+    # The sender of a contender that was stopped goes on for some seconds, and writes there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             for contender in contenders:
                 contender.start(cell, Path(folder) / contender.name)

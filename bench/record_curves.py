@@ -15,16 +15,19 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.loggers.logger import DummyLogger
+from omegaconf import OmegaConf
 
 from _harness import ROOT
 from redline.config import register
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
-from redline.stability import EndRule, OnlineRule, build_rules
+from redline.search import Facts, Score, Trial
+from redline.stability import Watch, build_rules
 from redline.training.build import build_module, build_monitor
 from redline.training.checkpoints import StepSeed
+from redline.training.reporting import Report
 from redline.training.run import quieten
-from redline.training.watch import Watch
+from redline.training.trackers import Trackers
 
 CURVES = ROOT / "bench" / "forecast_curves.npz"
 EVERY = 5  # steps between two readings
@@ -99,7 +102,8 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
     )
     corpus, curves = open_corpus(cfg), Curves()
     module = build_module(cfg)
-    watch = Watch(build_rules(cfg.divergence, OnlineRule), lambda: None, lambda progress: None)
+    watch = Watch(build_rules(OmegaConf.to_container(cfg.divergence, resolve=True), object))
+    trial = Trial(cfg.lr, cfg.seed, folder, Facts(cfg.trainer.max_steps), watch=watch)
     data = TokenData(
         corpus,
         sequence_length=cfg.data.sequence_length,
@@ -113,7 +117,7 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
         max_steps=cfg.trainer.max_steps,
         max_epochs=-1,
         logger=curves,
-        callbacks=[build_monitor(cfg), watch, StepSeed(cfg.seed)],
+        callbacks=[build_monitor(cfg), Report(trial, Trackers([])), StepSeed(cfg.seed)],
         limit_val_batches=cfg.data.val_batches,
         val_check_interval=cfg.trainer.max_steps + 1,
         check_val_every_n_epoch=None,
@@ -125,19 +129,18 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
         default_root_dir=folder,
     )
     trainer.fit(module, data)
-    verdict, val_loss = watch.final_verdict(), np.nan
-    reason, step = (verdict.reason, verdict.step) if verdict else ("", watch.steps_seen - 1)
-    if verdict is None:
+    val_loss = None
+    if watch.final_verdict() is None:
         val_loss = trainer.validate(module, data, verbose=False)[0]["val/loss"]
-        ended = build_rules(cfg.divergence, EndRule).items()
-        reason = next((name for name, rule in ended if rule.broken_by(val_loss, corpus.unigram_entropy)), "")
+    outcome = trial.outcome(Score(val_loss, corpus.unigram_entropy))
     values = {key: list(its.values()) for key, its in curves.values.items()}
     curve = {"loss": values["train/loss"], "grad_norm": values["train/grad_norm"]}
     curve["max_logit"] = values["attention/max_logit"]
     for site in SITES:
         layers = [values[f"norm/{site}/layer_{layer:02d}"] for layer in range(run.num_layers)]
         curve[f"norm/{site}"] = np.array(layers).T
-    return {**run._asdict(), "reason": reason, "step": step, "val_loss": val_loss, **curve}
+    ended = {"reason": outcome.reason or "", "step": outcome.step}
+    return {**run._asdict(), **ended, "val_loss": np.nan if val_loss is None else val_loss, **curve}
 
 
 def packed() -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from _harness import ROOT, Cell, Pace
 
@@ -11,6 +12,8 @@ from _harness import ROOT, Cell, Pace
 def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[str] = ()) -> None:
     """``tracker`` names a file of conf/tracker/; the time in its calls is the turn's ``inside``."""
     from redline.config import register
+    from redline.search import Facts, Trial
+    from redline.stability import Watch, build_rules
     from redline.training.run import run
     from redline.training.trackers.mlflow import MLFlowOutboxLogger
 
@@ -32,4 +35,7 @@ def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[s
         )
     for method in ("log_metrics", "log_arrays"):
         setattr(MLFlowOutboxLogger, method, pace.timed(getattr(MLFlowOutboxLogger, method)))
-    run(cfg, Path.cwd() / "run", tags={"norm": "baseline"}, report=lambda progress: pace.step_done())
+    rules = build_rules(OmegaConf.to_container(cfg.divergence, resolve=True), object)
+    watch = Watch(rules, lambda progress: pace.step_done())
+    facts = Facts(cfg.trainer.max_steps)
+    run(cfg, Trial(cfg.lr, cfg.seed, Path.cwd() / "run", facts, tags={"norm": "baseline"}, watch=watch))

@@ -51,8 +51,11 @@ def search(train: Any, home: Path, **more: Any) -> redline.SearchResult:
     return redline.find_edge(train, [0.5, 2.0], **told)
 
 
-def test_a_searched_value_goes_by_the_users_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = search(grows_above_1, home, label="weight decay", key="weight_decay")
+def test_a_searched_value_goes_by_the_users_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home.parent)
+    result = search(grows_above_1, home, label="weight decay", key="weight_decay", report_timeout=300)
     assert result.variants["mine"].max_stable_lr == 0.5
     assert result.variants["mine"].first_diverged_lr == 2.0
     read = redline.SearchResult.read(home / "searches/mine/result.json")
@@ -61,17 +64,10 @@ def test_a_searched_value_goes_by_the_users_name(home: Path, capsys: pytest.Capt
     assert "largest stable weight decay" in printed
     assert "max stable weight decay" in printed
     assert "LR" not in printed
-    assert {trial.params["weight_decay"] for trial in trials(home.parent, "mine/mine")} == {0.5, 2.0}
-
-
-def test_the_report_names_the_searched_value(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(home.parent)
-    search(grows_above_1, home, label="weight decay", key="weight_decay", report_timeout=300)
-    assert "report: not done" not in capsys.readouterr().out
+    assert "report: not done" not in printed
     page = (home / "searches/mine/report/report.html").read_text(encoding="utf-8")
-    assert "weight decay" in page
+    assert "max stable weight decay" in page
+    assert {trial.params["weight_decay"] for trial in trials(home.parent, "mine/mine")} == {0.5, 2.0}
 
 
 NOTEBOOK = """

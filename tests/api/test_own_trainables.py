@@ -36,7 +36,7 @@ def killed_and_resumed(cwd: Path, program: str, study: str) -> Searched:
     def waiting() -> list[Path]:
         return sorted((cwd / "mlruns/searches").glob("*/trials/*/*/waiting"))
 
-    started.until(lambda: len(waiting()) == 2, "two trials under way")
+    started.until(lambda: len(waiting()) > 0, "a trial under way")
     os.kill(int(waiting()[0].read_text()), signal.SIGKILL)
     started.until(lambda: started.heard("crashed (killed by signal SIGKILL), tried again"), "a killed trial")
     before = finished(cwd, study)
@@ -112,8 +112,12 @@ def test_it_is_the_edge_of_the_undisturbed_search(
         json.loads((cwd / "mlruns/searches/logistic/result.json").read_text())["variants"]["logistic"]
         for cwd in folders
     ]
-    for key in ("max_stable_lr", "first_diverged_lr", "first_diverged_reason", "val_losses"):
+    for key in ("max_stable_lr", "first_diverged_lr", "first_diverged_reason"):
         assert entries[0][key] == entries[1][key]
+    losses = [entry["val_losses"] for entry in entries]
+    both = losses[0].keys() & losses[1].keys()  # which seeds are needed is a matter of who ends first
+    assert both
+    assert all(losses[0][seed] == losses[1][seed] for seed in both)
 
 
 def test_a_module_resumes_from_its_own_checkpoint(

@@ -39,7 +39,7 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 @given(LOSSES, RULES, CUTS, EVERY)
-@settings(deadline=None, derandomize=True, max_examples=200)
+@settings(deadline=None, derandomize=True, max_examples=80)
 def test_a_resumed_run_is_judged_as_if_it_had_never_been_stopped(
     losses: list[float], chosen: Any, cuts: list[tuple[int, int, int]], every: int
 ) -> None:

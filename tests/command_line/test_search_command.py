@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import optuna
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -218,6 +219,60 @@ def test_hydras_own_grid_still_works(smoke: list[str], tmp_path: Path) -> None:
     assert "qk lr=0.01 seed=0: " in done.stdout
     assert "qk lr=0.02 seed=0: " in done.stdout
     assert not (tmp_path / "mlruns" / "optuna.db").exists()
+
+
+def test_each_variants_tracker_is_served(smoke: list[str], tmp_path: Path) -> None:
+    """Two variants that differ in where their curves go."""
+    settings = [word for word in smoke if not word.startswith(("norm=", "hydra.sweeper.workers"))]
+    settings += ["hydra.sweeper.workers=1"]  # with two, a spare run may be cancelled
+    uris = [f"sqlite:///{tmp_path / name}.db" for name in ("a", "b")]
+    settings += ["norm=qk", "lr=0.01,0.02", "trainer.max_steps=3", "search.name=both"]
+    done = train(*settings, f"tracker.mlflow.tracking_uri={','.join(uris)}", cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    for uri in uris:
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("both")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        variant = f"qk, tracker.mlflow.tracking_uri={uri}"
+        assert {run.data.tags["variant"] for run in runs} == {variant}
+        expected = {lr for name, lr, _ in trials(tmp_path, "both", "COMPLETE") if name == variant}
+        assert {float(run.data.tags["lr"]) for run in runs} == expected != set()
+
+
+def test_a_mistake_that_only_a_trial_meets_ends_the_search_at_once(
+    smoke: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a tracker of one's own, which the trial makes first, refuses what it is told."""
+    (tmp_path / "picky.py").write_text(PICKY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "conf/tracker").mkdir(parents=True)
+    (tmp_path / "conf/tracker/picky.yaml").write_text(
+        "# @package tracker.picky\n# Refuses.\n_target_: picky.Picky\n"
+    )
+    settings = [word for word in smoke if not word.startswith(("norm=", "tracker."))]
+    settings += ["tracker=picky", "norm=qk", "lr=0.01,0.02", "hydra.sweeper.workers=1"]
+    done = train("--config-dir", str(tmp_path / "conf"), *settings, cwd=tmp_path)
+    assert done.status == 2
+    assert done.stderr == "error: tracker.picky: not today; allowed: tomorrow\n"
+    tries = list((tmp_path / "tries").iterdir())
+    assert len(tries) == 1
+
+
+PICKY = """
+import uuid
+from pathlib import Path
+
+from redline.errors import UserError
+
+
+class Picky:
+    def __init__(self, run):
+        Path("tries").mkdir(exist_ok=True)
+        Path("tries", uuid.uuid4().hex).touch()
+        raise UserError("tracker.picky: not today; allowed: tomorrow")
+"""
 
 
 def test_two_terminals_share_one_search(smoke: list[str], tmp_path: Path) -> None:

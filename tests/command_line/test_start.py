@@ -40,6 +40,18 @@ def test_the_composed_configuration_is_shown_without_torch(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_any_number_of_the_configuration_can_be_searched(ask: Ask, tmp_path: Path) -> None:
+    words = ["norm=qk,qkv", "hydra.sweeper.key=optimizer.weight_decay", "hydra.sweeper.dry_run=true"]
+    done = ask("-m", *words, "optimizer.weight_decay=0.01,0.1,1.0", cwd=tmp_path)
+    assert (done.status, done.stderr) == (0, "")
+    assert "ladder: 0.01, 0.1, 1 (3 rungs)" in done.stdout
+    for norm in ("qk", "qkv"):
+        assert f"{norm}: about " in done.stdout
+    refused = ask("-m", *words, cwd=tmp_path)
+    assert refused.status == 2
+    assert refused.stderr.startswith("error: optimizer.weight_decay: has no ladder; allowed ")
+
+
 def test_one_run_trains_and_says_how_it_ended(ask: Ask, tmp_path: Path, shared: Path) -> None:
     done = ask(
         "experiment=smoke",

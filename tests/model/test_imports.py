@@ -23,11 +23,20 @@ ALLOWED = {
     "data": set(),
     "monitor": {"model"},
     "search": {"stability"},
-    "training": {"model", "stability", "data", "monitor", "search"},
+    "training": {"model", "stability", "data", "monitor", "search", "command_line"},
     "report": {"stability", "search", "command_line", "config"},
     "gate": {"search", "command_line"},
     "dashboard": {"search", "command_line", "config"},
-    "commands": {"training", "report", "gate", "dashboard", "command_line", "config"},  # at the top
+    "commands": {
+        "training",
+        "data",
+        "data",
+        "report",
+        "gate",
+        "dashboard",
+        "command_line",
+        "config",
+    },  # at the top
 }
 EVERYBODYS = {"errors", "files", "database", "metrics", "tracked_runs"}
 MODULES = {  # of no package

@@ -60,7 +60,7 @@ def test_one_run(folder: Path, smoke: list[str]) -> None:
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))
     overrides = ["experiment=smoke", "norm=qk", "lr=0.1", "trainer.max_steps=12", tokens, *CHEAP]
     shown = run("01_one_run.ipynb", folder, overrides=overrides)
-    assert "Outcome(lr=0.1, seed=0" in shown
+    assert "Outcome(value=0.1, seed=0" in shown
     assert "image/png" in shown
 
 

@@ -31,8 +31,12 @@ GROUPS = {field.name for field in fields(Config)}
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
 _COMMAND = re.compile(r"(?:\.venv/bin/)?(?:redline (?P<word>train|search|send)\b|python src/train\.py\b)")
-# Made by the reader: a variant and a tap of one's own.
-_READERS_OWN = {"norm=qk,mine", "monitor/taps=[output_norm,max_logit,logit_rms]"}
+# Made by the reader: a variant, a tap and a tracker of one's own.
+_READERS_OWN = {
+    "norm=qk,mine",
+    "monitor/taps=[output_norm,max_logit,logit_rms]",
+    "tracker=[mlflow,folder]",
+}
 
 
 def text_of(path: Path) -> str:
@@ -190,6 +194,6 @@ def test_python_examples_are_python_and_name_what_there_is(path):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 assert node.value.id != "redline" or hasattr(redline, node.attr)
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("redline"):
                 source = ROOT.joinpath("src", *str(node.module).split("."), "__init__.py").read_text()
                 assert all(f'"{alias.name}"' in source for alias in node.names)

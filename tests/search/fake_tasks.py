@@ -80,6 +80,7 @@ class Does(AtEnd):
     timeout: float | None = 60.0
     says: Sequence[str] = ()
     name = "report"
+    command = "redline report {search}"
 
     def __call__(self, search: EndedSearch) -> Sequence[str]:
         if self.task is not None:

@@ -1,5 +1,6 @@
 """One `-m` command: from its words to variants, a ladder and a name, and on to the engine."""
 
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from redline.search.policy.cost import cost_text
 from redline.stability import rule_specs
 from redline.training.at_end import SendCurves
 from redline.training.trainable import Training
+
+_ESCAPED = re.compile(r"\\(.)")  # as Hydra's parser writes a value that it has read
 
 
 def search(
@@ -111,7 +114,7 @@ def _variants(
         cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
         norm = cfg.hydra.runtime.choices["norm"]
-        values = dict(override.split("=", 1) for override in chosen)
+        values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen)
         with open_dict(cfg):
             del cfg["hydra"]
         check_keys(cfg)

@@ -14,6 +14,7 @@ class WriteReport(AtEnd):
     timeout: float | None  # seconds
     tracking_uris: Sequence[str] = ()
     name: ClassVar[str] = "report"
+    command: ClassVar[str] = "redline report {search}"
 
     def __call__(self, search: EndedSearch) -> Sequence[str]:
         from redline.report.job import publish  # imports matplotlib and MLflow

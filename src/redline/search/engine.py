@@ -4,7 +4,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,7 +91,8 @@ class EndedSearch:
 class AtEnd(ABC):
     """Something to do once a search has its answer, in a child process; a failure is only printed."""
 
-    name: ClassVar[str]  # of the command that does it too, and of its log
+    name: ClassVar[str]  # in messages, and of its log
+    command: ClassVar[str]  # that does it too; `{search}` is the search's name
     timeout: float | None  # seconds
 
     @abstractmethod
@@ -160,11 +161,7 @@ def _search(
         f"search {name}: {', '.join(search.names)} on {len(search.ladder)} rungs from {search.ladder[0]:g} "
         f"to {search.ladder[-1]:g}, {options.seeds} seed(s), {len(pool.slots)} worker(s)"
     )
-    tasks_of = list(search.variants)
-    if options.short_run_steps is not None:
-        pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
-        tasks_of = [each for pair in pairs for each in pair]
-    trainables = {variant.name: variant.trainable for variant in tasks_of}
+    trainables = {variant.name: variant.trainable for variant in search.variants}
     log = begun.directory / "prepare.log"
     ended = pool.call(tasks.prepare, (trainables,), log, hear=display.say, tries=options.retries + 1)
     attributes = {
@@ -174,10 +171,16 @@ def _search(
         "key": options.key,
         "label": search.label,
     }
-    facts = _result("prepare", ended, log)
-    studies = open_studies(begun.storage, options.storage, name, tasks_of, attributes, facts)
+    facts, variants = _result("prepare", ended, log), list(search.variants)
+    if options.short_run_steps is not None:
+        pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
+        variants = [each for pair in pairs for each in pair]
+        for full, short in pairs:
+            # What was measured, such as the faster precision, holds for both.
+            facts[short.name] = replace(facts[full.name], max_steps=options.short_run_steps)
+    studies = open_studies(begun.storage, options.storage, name, variants, attributes, facts)
     coordinator = Coordinator(
-        name, begun.directory, options, tasks_of, studies, begun.storage, pool, threads, display
+        name, begun.directory, options, variants, studies, begun.storage, pool, threads, display
     )
     results = coordinator.run()
     display.say(f"done in {time.monotonic() - started:.0f} s")
@@ -203,7 +206,8 @@ def _do(action: AtEnd, search: EndedSearch, pool: Pool, display: Display) -> boo
         ended = Ended(crash=type(error).__name__)
     if ended.result is None:
         why = f"{ended.user_error or ended.crash}; log: {log}"
-        display.say(f"{action.name}: not done ({why}); `redline {action.name} {search.name}` does it")
+        command = action.command.format(search=search.name)
+        display.say(f"{action.name}: not done ({why}); `{command}` does it")
     for line in ended.result or ():
         display.say(line)
     return ended.crash != KeyboardInterrupt.__name__

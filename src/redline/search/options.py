@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from redline.errors import UserError
-from redline.search.policy.state import Question
-from redline.search.policy.verdicts import VOTES
+
+if TYPE_CHECKING:
+    from redline.search.policy.state import Question
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Options:
 
     def check(self, prefix: str) -> None:
         """Raise UserError for a value out of range; ``prefix`` comes before a name in the message."""
+        from redline.search.policy.verdicts import VOTES  # not at every start of a command
+
         above_0 = "a number of seconds above 0"
         for name, holds, allowed in (
             (
@@ -48,8 +52,10 @@ class Options:
             if not holds:
                 raise UserError(f"{prefix}{name}={getattr(self, name)}: allowed: {allowed}")
 
-    def question(self, ladder: tuple[float, ...], *, short: bool = False) -> Question:
+    def question(self, ladder: tuple[float, ...], *, short: bool = False) -> "Question":
         """What is asked of a variant; of its short runs, which need no second opinion, with ``short``."""
+        from redline.search.policy.state import Question
+
         if short:
             return Question(ladder, 1, self.vote, doubt=1.0)
         return Question(ladder, self.seeds, self.vote, self.doubt)

@@ -14,6 +14,7 @@ class SendCurves(AtEnd):
     trackers: Sequence[Mapping[str, Any]]
     timeout: float | None = None  # each tracker's `send_timeout` bounds it
     name: ClassVar[str] = "send"
+    command: ClassVar[str] = "redline send"
 
     def __call__(self, search: EndedSearch) -> Sequence[str]:
         from redline.training.outbox import finish

@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 def train_once(cfg: DictConfig) -> Outcome:
     """Train ``cfg`` in Hydra's output directory and print how it ended. Raises UserError."""
     job = HydraConfig.get()
-    norm = job.runtime.choices["norm"]
-    directory = Path(job.runtime.output_dir)
+    return train_in(Path(job.runtime.output_dir), cfg, job.runtime.choices["norm"])
+
+
+def train_in(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
+    """The same in a folder that is told, as a notebook does it; ``norm`` is the variant's name."""
     max_steps = cfg.trainer.max_steps
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", max_steps, shown=cfg.trainer.progress_bar)
     rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)

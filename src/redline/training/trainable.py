@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -84,7 +84,13 @@ class Training(Trainable):
         cfg.trainer.keep_checkpoint = False
         if cfg.trainer.threads is None:
             cfg.trainer.threads = trial.threads
-        return run(cfg, trial)
+        try:
+            return run(cfg, trial)
+        except InstantiationException as error:
+            # Hydra wraps what a constructor raises, be it a crash or a UserError.
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
 
     def shortened(self, max_steps: int) -> "Training":
         low, high = self.cfg.schedule.warmup_steps, self.max_steps

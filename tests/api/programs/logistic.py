@@ -38,6 +38,12 @@ def train(trial: redline.Trial) -> float:
 
 
 result = redline.find_edge(
-    train, values=redline.geometric(0.01, 100, 9), seeds=3, name="logistic", max_steps=STEPS, workers=2
+    train,
+    values=redline.geometric(0.01, 100, 9),
+    seeds=3,
+    name="logistic",
+    max_steps=STEPS,
+    workers=2,
+    report_timeout=None,
 )
 print(f"edge {result.variants['logistic'].max_stable_lr}")

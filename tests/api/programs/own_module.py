@@ -37,15 +37,17 @@ class OwnModule(redline.Trainable):
         import lightning as L
         import torch
         from torch import nn
-        from torch.utils.data import DataLoader, TensorDataset
+        from torch.utils.data import DataLoader
 
         torch.set_num_threads(1)
         width = self.width
         L.seed_everything(trial.seed, verbose=False)
-        data = torch.linspace(-3, 3, 16 * STEPS)
-        batches = DataLoader(
-            TensorDataset(data.reshape(STEPS, 16).T.reshape(-1, 1), data.sin()), batch_size=16
-        )
+        x_TB = torch.linspace(-3, 3, 16 * STEPS).reshape(16, STEPS).T
+        # Lightning resumes within an epoch, but its data begin anew: a step's data hang on its number.
+        steps = DataLoader(range(STEPS))  # type: ignore[arg-type]
+
+        def error(net, x):
+            return (net(x[:, None]).squeeze() - x.sin()).square().mean()
 
         class Module(L.LightningModule):
             def __init__(self, width):
@@ -54,8 +56,7 @@ class OwnModule(redline.Trainable):
 
             # No annotations here: cloudpickle does not see what a class inside a function names.
             def training_step(self, batch, index):
-                x, y = batch
-                loss = (self.net(x).squeeze() - y).square().mean()
+                loss = error(self.net, x_TB[self.global_step])
                 if trial.report(self.global_step, loss.item()):
                     self.trainer.should_stop = True
                 return loss
@@ -65,13 +66,13 @@ class OwnModule(redline.Trainable):
 
         class KeepThenWait(L.Callback):
             def on_train_batch_end(self, trainer, module, *rest):
-                if trainer.global_step == STEPS // 2:
+                if trainer.global_step == STEPS // 10:  # before any diverges
                     trainer.save_checkpoint(trial.directory / CHECKPOINT)
                     gate.pass_or_wait(trial.directory)
 
         trainer = L.Trainer(
-            max_epochs=1,
-            min_steps=1,
+            max_epochs=-1,
+            max_steps=STEPS,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -81,15 +82,20 @@ class OwnModule(redline.Trainable):
         )
         module, checkpoint = Module(width), trial.directory / CHECKPOINT
         print(f"resumed: {checkpoint.exists()}")
-        trainer.fit(module, batches, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+        trainer.fit(module, steps, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
         gate.ended()
         with torch.no_grad():
-            loss = (module.net(data[:, None]).squeeze() - data.sin()).square().mean().item()
+            loss = error(module.net, x_TB.flatten()).item()
         return redline.Score(loss if math.isfinite(loss) else math.inf, steps=trainer.global_step)
 
 
 if __name__ == "__main__":
     found = redline.find_edge(
-        OwnModule(), values=[0.01, 0.1, 1, 10, 100, 1000], name="module", seeds=2, workers=2
+        OwnModule(),
+        values=[0.01, 0.1, 1, 10, 100, 1000],
+        name="module",
+        seeds=2,
+        workers=2,
+        report_timeout=None,
     )
     print(f"edge {found.variants['module'].max_stable_lr}")
