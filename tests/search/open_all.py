@@ -15,7 +15,7 @@ from redline.search.store.searches import open_studies
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 
-_SEARCHES = 8
+_SEARCHES = 4
 _PRECISIONS = ("fp32", "bf16", "fp16")
 
 

@@ -13,12 +13,6 @@ from redline.training.outbox import drain
 from redline.training.run import run
 
 
-@pytest.fixture(autouse=True)
-def patiently(monkeypatch):
-    """A run's end waits for its sender, which gives way to whatever else the machine does."""
-    monkeypatch.setattr("redline.training.trackers.mlflow._STALL", 600.0)
-
-
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """Overrides for one store for all: a fresh one takes MLflow seconds to make."""

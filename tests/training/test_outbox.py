@@ -163,7 +163,7 @@ def test_a_server_that_is_slow_does_not_slow_training(run_cfg, network, client, 
             until(lambda: network.requests > 0)
 
     cfg = run_cfg(*tracked(place, network.url))
-    _, losses = train(cfg, tmp_path, experiment="slow", also=under_way)
+    _, losses = train(cfg, tmp_path, search="slow", also=under_way)
     assert spent < 0.9 * network.delay
     network.delay = 0.0
     assert drain(cfg.tracker, 60) is None
@@ -179,7 +179,7 @@ def test_one_that_restarts_gets_every_point_once(run_cfg, server, network, clien
             until(lambda: any(run.sent().run_id for run in Outbox.of(cfg.tracker).runs()))
             server.stop()
 
-    outcome, losses = train(cfg, tmp_path, experiment="restarted", also=meddle)
+    outcome, losses = train(cfg, tmp_path, search="restarted", also=meddle)
     assert list(losses) == STEPS
     server.start()
     server.wait()
@@ -194,7 +194,7 @@ def test_one_that_is_gone_changes_nothing_and_gets_all_when_it_is_back(
     untracked, expected = train(run_cfg(), tmp_path / "untracked")
     network.cut = True
     cfg = run_cfg(*tracked(place, network.url), "tracker.mlflow.send_timeout=600")
-    outcome, losses = train(cfg, tmp_path / "run", experiment="gone")
+    outcome, losses = train(cfg, tmp_path / "run", search="gone")
     assert losses == expected
     assert replace(outcome, seconds=0) == replace(untracked, seconds=0)
     assert outcome.page is None
@@ -420,8 +420,10 @@ def test_at_a_searchs_end_no_run_claims_to_run(network, client, tmp_path):
     lost = client.create_run(experiment, tags={"run_key": "of a machine that is gone"})
     ended, written = (logger(tmp_path, network.url, key) for key in ("ended", "written"))
     ended.end("FINISHED")
-    tracker = {"csv": {}, "mlflow": spec(tmp_path, network.url)}
-    assert finish(tracker, tmp_path.name, 60) is None
+    tracker = {"csv": {}, "mlflow": {**spec(tmp_path, network.url), "ui": "http://ui/"}}
+    said = finish(tracker, tmp_path.name)
+    assert said is not None
+    assert f"http://ui/#/experiments/{experiment}/runs" in said
     until(lambda: len(client.search_runs([experiment])) == 3)
     found = {run.data.tags["run_key"]: run.info.status for run in client.search_runs([experiment])}
     assert found == {lost.data.tags["run_key"]: "KILLED", "ended": "FINISHED", "written": "RUNNING"}
@@ -432,10 +434,10 @@ def test_at_a_searchs_end_no_run_claims_to_run(network, client, tmp_path):
 def test_a_searchs_end_says_what_waits(network, tmp_path):
     network.cut = True
     logger(tmp_path, network.url).end("FINISHED")
-    said = finish({"mlflow": spec(tmp_path, network.url)}, tmp_path.name, 60)
+    said = finish({"mlflow": spec(tmp_path, network.url)}, tmp_path.name)
     assert said is not None
     assert network.url in said
-    assert finish({"csv": {}}, "search", 60) is None
+    assert finish({"csv": {}}, "search") is None
 
 
 def test_a_torn_line_is_read_by_nobody_and_followed_by_whole_ones(tmp_path):
@@ -479,7 +481,7 @@ def test_a_run_that_is_written_is_never_removed(tmp_path):
 def test_a_trials_process_does_without_mlflow(tmp_path):
     code = f"""
 import sys
-import redline.training.jobs
+import redline.training.run
 from redline.training.trackers import TrackedRun
 from redline.training.trackers.mlflow import MLFlowOutboxLogger
 run = TrackedRun("key", "experiment", "name", {{}})

@@ -13,12 +13,6 @@ from redline.training.check import check
 from redline.training.outbox import drain
 
 
-@pytest.fixture(autouse=True)
-def patiently(monkeypatch):
-    """A run's end waits for its sender, which gives way to whatever else the machine does."""
-    monkeypatch.setattr("redline.training.trackers.mlflow._STALL", 600.0)
-
-
 def in_csv(folder):
     """step -> training loss."""
     (path,) = folder.glob("csv/*/*/version_0/metrics.csv")

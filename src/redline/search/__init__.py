@@ -1,14 +1,14 @@
 """The engine: any trainable in, its edges out."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from redline.search.options import Options
+from redline.search.result import SearchResult, VariantResult
+from redline.search.trainable import Facts, Score, Trainable, Trial
+from redline.search.variant import Variant
 
 if TYPE_CHECKING:
     from redline.search.engine import AtEnd, EndedSearch, Search, run_search
-    from redline.search.options import Options
-    from redline.search.result import SearchResult, VariantResult
-    from redline.search.trainable import Facts, Score, Trainable, Trial
-    from redline.search.variant import Variant
 
 __all__ = [
     "AtEnd",
@@ -25,16 +25,11 @@ __all__ = [
     "run_search",
 ]
 
-_HOMES = {
-    **dict.fromkeys(("Facts", "Score", "Trainable", "Trial"), "trainable"),
-    **dict.fromkeys(("SearchResult", "VariantResult"), "result"),
-    "Options": "options",
-    "Variant": "variant",
-}
-
 
 def __getattr__(name: str) -> Any:
-    # The command line's schema needs the options at every start, --help included; a trial the contract.
+    # Optuna takes long to import: the command line's schema, --help and trials do without.
     if name not in __all__:
         raise AttributeError(f"module 'redline.search' has no attribute {name!r}")
-    return getattr(import_module(f"redline.search.{_HOMES.get(name, 'engine')}"), name)
+    from redline.search import engine
+
+    return getattr(engine, name)

@@ -86,7 +86,7 @@ def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
     # Drivers, proxies and servers raise many kinds of errors.
     except Exception as error:  # noqa: BLE001
         return f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})"
-    ui = tracker["mlflow"]["ui"]
+    ui = tracker["mlflow"].get("ui")
     if found is None or ui is None:
         return None
     # Unless it is told otherwise the UI opens on its pages for language models in use.
