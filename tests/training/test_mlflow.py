@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from mlflow import MlflowClient
-from training_helpers import SITES, Stopped, hand_written
+from training_helpers import SITES, Stopped, hand_written, trial_of
 from training_helpers import train as train_only
 
 from redline.training.checkpoints import CHECKPOINT
@@ -55,7 +55,7 @@ def newest(client, experiment):
 
 def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client, tmp_path):
     cfg = run_cfg(*store["overrides"], "norm=qkv", "lr=0.003", "monitor.every=5")
-    train(cfg, tmp_path, experiment="curves")
+    train(cfg, tmp_path, search="curves")
     run_id, reference = newest(client, "curves").info.run_id, hand_written(cfg)
     every_step = list(range(12))
     for key in ("loss", "grad_norm"):
@@ -86,7 +86,7 @@ def test_a_runs_curves_are_those_of_the_hand_written_loop(run_cfg, store, client
 
 
 def test_a_divergence_is_flagged_and_named(run_cfg, store, client, tmp_path):
-    outcome, losses = train(run_cfg(*store["overrides"], "lr=1e30"), tmp_path, experiment="diverged")
+    outcome, losses = train(run_cfg(*store["overrides"], "lr=1e30"), tmp_path, search="diverged")
     assert outcome.reason == "non_finite"
     run = newest(client, "diverged")
     flags = history(client, run.info.run_id, "train/loss/non_finite")
@@ -102,12 +102,12 @@ def test_a_crashed_run_is_marked_failed_keeps_its_curve_and_goes_on_in_place(
 ):
     cfg = run_cfg(*store["overrides"])
     with pytest.raises(Stopped):
-        train(cfg, tmp_path, stop_at=6, experiment="crashed")
+        train(cfg, tmp_path, stop_at=6, search="crashed")
     crashed = newest(client, "crashed")
     assert crashed.info.status == "FAILED"
     assert "verdict" not in crashed.data.tags
     assert [step for step, _ in history(client, crashed.info.run_id, "train/loss")] == list(range(7))
-    train(cfg, tmp_path, experiment="crashed")
+    train(cfg, tmp_path, search="crashed")
     resumed = newest(client, "crashed")
     assert resumed.info.run_id == crashed.info.run_id
     points = set(history(client, resumed.info.run_id, "train/loss"))
@@ -116,10 +116,10 @@ def test_a_crashed_run_is_marked_failed_keeps_its_curve_and_goes_on_in_place(
 
 
 def test_a_named_checkpoint_can_be_gone_on_from_with_more_steps(run_cfg, store, client, tmp_path):
-    _first, _ = train(run_cfg(*store["overrides"]), tmp_path / "first", experiment="resumed")
+    _first, _ = train(run_cfg(*store["overrides"]), tmp_path / "first", search="resumed")
     cfg = run_cfg(*store["overrides"], "trainer.max_steps=16")
     cfg.trainer.resume = str(tmp_path / "first" / CHECKPOINT)
-    outcome, losses = train(cfg, tmp_path / "second", experiment="resumed")
+    outcome, losses = train(cfg, tmp_path / "second", search="resumed")
     assert (outcome.step, sorted(losses)) == (15, [12, 13, 14, 15])
     assert newest(client, "resumed").info.status == "FINISHED"
 
@@ -131,12 +131,6 @@ def test_a_run_that_is_interrupted_is_marked_killed(run_cfg, store, client, tmp_
     cfg = run_cfg(*store["overrides"])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # Lightning would have us ignore Ctrl-C
     with pytest.raises(KeyboardInterrupt):
-        run(
-            cfg,
-            tmp_path,
-            tags={"norm": "any"},
-            experiment="interrupted",
-            report=interrupt,
-        )
+        run(cfg, trial_of(cfg, tmp_path, interrupt, search="interrupted"))
     assert drain(cfg.tracker, 600) is None
     assert newest(client, "interrupted").info.status == "KILLED"
