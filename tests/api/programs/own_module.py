@@ -82,6 +82,8 @@ class OwnModule(redline.Trainable):
         )
         module, checkpoint = Module(width), trial.directory / CHECKPOINT
         print(f"resumed: {checkpoint.exists()}")
+        if checkpoint.exists():
+            gate.pass_or_wait(trial.directory)
         trainer.fit(module, steps, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
         gate.ended()
         with torch.no_grad():
