@@ -14,7 +14,7 @@ register()
 
 def send() -> None:
     # Leaves no folder of its own, and asks nothing of the settings of a run.
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks"]
+    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
     _send()
 
 
