@@ -64,7 +64,7 @@ def test_every_seed_of_a_point_is_trained_with_its_own_seed(url: str, tmp_path: 
     assert {point.seed for point in outcomes} >= {0, 1}
 
 
-def test_a_verdict_that_a_later_run_turns_reaches_the_result_and_whoever_reads(
+def test_a_verdict_that_a_later_run_turns_reaches_the_result_and_its_readers(
     url: str, tmp_path: Path
 ) -> None:
     """A speculative run at a smaller rate shows that a rate which ended stable was degraded."""

@@ -1,4 +1,4 @@
-"""Every run, for whoever wants to look one up."""
+"""The table of all runs."""
 
 from collections.abc import Callable
 

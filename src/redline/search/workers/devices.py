@@ -146,7 +146,7 @@ def _choose(named: list[str] | None, gpus: list[Gpu]) -> tuple[list[str], str | 
 
 
 def _find(entry: str, gpus: list[Gpu]) -> list[str]:
-    """The devices of an index or a UUID, of which the beginning is enough where it fits one alone."""
+    """The devices that an index or a UUID names. The beginning of a UUID will do if no other begins so."""
     if entry.isdecimal():
         uuid, parts = gpus[int(entry)] if int(entry) < len(gpus) else ("", [])
         return [entry] if parts == [uuid] else parts  # CUDA's order may be another than the driver's

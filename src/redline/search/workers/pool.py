@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -43,7 +43,6 @@ class Slot:
     gpu: str | None  # what CUDA_VISIBLE_DEVICES becomes
     process: Any = None
     pipe: Connection | None = None
-    messages: list[Any] = field(default_factory=list)
 
     @property
     def free(self) -> bool:
