@@ -59,7 +59,7 @@ class Clock:
         heapq.heappush(self.ends, (self.now + seconds, name, point))
 
     def wait_for_one(self) -> None:
-        """Until the next run ends; then those that it has made moot end too."""
+        """Until the next run ends; then those that it has made unneeded end too."""
         while True:
             self.now, name, point = heapq.heappop(self.ends)
             if (name, point) in self.running:
@@ -67,7 +67,7 @@ class Clock:
         self.seen[name][point] = self.replays[name].grid[point]
         self._end(name, point)
         for its, other in list(self.running):
-            if its == name and search_state(QUESTION, RULES, self.seen[name]).moot(other):
+            if its == name and search_state(QUESTION, RULES, self.seen[name]).unneeded(other):
                 self.wasted += self.now - self.running[its, other]
                 self._end(its, other)
 

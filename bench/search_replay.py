@@ -94,7 +94,7 @@ def ours(
         ended = luck.choice(list(running))
         del running[ended]
         seen[ended] = replay.grid[ended]
-        for point in [point for point in running if search_state(QUESTION, RULES, seen).moot(point)]:
+        for point in [point for point in running if search_state(QUESTION, RULES, seen).unneeded(point)]:
             del running[point]  # its steps so far are not counted: it has just begun
     yield steps_of(seen) + steps_of(short), edge_of(seen).stable
 

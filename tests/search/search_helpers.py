@@ -93,7 +93,7 @@ def simulate(
             its = seen.plan
             for point in (its.needed, *its.speculative):
                 if point is not None:
-                    assert not seen.moot(point), f"{point} would be cancelled at once"
+                    assert not seen.unneeded(point), f"{point} would be cancelled at once"
                     assert 0 <= point.rung < rungs
                     assert 0 <= point.seed < seeds
                     assert point not in verdicts, f"{point} is finished"

@@ -84,7 +84,7 @@ def test_a_variant_whose_short_runs_are_out_runs_its_lowest_rung_and_waits() -> 
 def test_a_run_at_or_above_a_diverged_rung_is_moot() -> None:
     question = Question(tuple(0.1 * 2**rung for rung in range(8)), seeds=1, vote="any", doubt=1.0)
     seen = search_state(question, DEGRADED, {Point(0, 0): outcome(), Point(4, 0): outcome(reason="blow_up")})
-    assert [rung for rung in range(8) if seen.moot(Point(rung, 0))] == [4, 5, 6, 7]
+    assert [rung for rung in range(8) if seen.unneeded(Point(rung, 0))] == [4, 5, 6, 7]
 
 
 def test_the_run_that_shows_an_edge_which_follows_from_other_rungs_is_not_moot() -> None:
@@ -98,6 +98,6 @@ def test_the_run_that_shows_an_edge_which_follows_from_other_rungs_is_not_moot()
     seen = search_state(question, DEGRADED, outcomes, speculative=4)
     assert seen.ends == Bracket(1, 2)
     assert seen.plan.needed == Point(2, 0)
-    moot = [point for rung in range(4) if seen.moot(point := Point(rung, 0))]
-    assert moot == [Point(3, 0)]
-    assert not set(seen.plan.speculative) & set(moot)
+    unneeded = [point for rung in range(4) if seen.unneeded(point := Point(rung, 0))]
+    assert unneeded == [Point(3, 0)]
+    assert not set(seen.plan.speculative) & set(unneeded)

@@ -103,7 +103,7 @@ class Coordinator:
             states = {name: self._state(name) for name in self.variants}
             if self._fail_lost_trials(states):
                 continue
-            if self._cancel_moot(states):
+            if self._cancel_unneeded(states):
                 continue
             for slot in self.pool.slots:
                 if slot.index not in self.running:
@@ -238,12 +238,12 @@ class Coordinator:
                     found = True
         return found
 
-    def _cancel_moot(self, states: Mapping[str, SearchState]) -> bool:
+    def _cancel_unneeded(self, states: Mapping[str, SearchState]) -> bool:
         """End our trials that can no longer change a verdict; True where there were some."""
         found = False
         for slot in self.pool.slots:
             run = self.running.get(slot.index)
-            if run is not None and states[run.variant.name].moot(run.claim.point):
+            if run is not None and states[run.variant.name].unneeded(run.claim.point):
                 self._abandon(slot, "cancelled")
                 self.display.say(f"{run.label}: cancelled, its answer can no longer change the verdict")
                 found = True

@@ -64,7 +64,7 @@ class SearchState:
         edge = (self.ends.stable + 1 + self.ends.diverged) // 2
         return max(runs_to_go(self.policy, self.verdicts, edge), int(not self.answered))
 
-    def moot(self, point: Point) -> bool:
+    def unneeded(self, point: Point) -> bool:
         """True where a run can no longer change the verdict: its value or a smaller one has diverged by vote,
         and a run has shown it.
         """
@@ -111,9 +111,9 @@ def search_state(
             ahead = Plan(doubted[0], tuple(point for point in later if point not in running)[:speculative])
     waiting = short_runs is not None and not short_runs.answered
     state = SearchState(question, outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
-    # A speculative run that is moot now would be cancelled as soon as it is started.
+    # A speculative run that is unneeded now would be cancelled as soon as it is started.
     return replace(
-        state, plan=Plan(ahead.needed, tuple(its for its in ahead.speculative if not state.moot(its)))
+        state, plan=Plan(ahead.needed, tuple(its for its in ahead.speculative if not state.unneeded(its)))
     )
 
 
