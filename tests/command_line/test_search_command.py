@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from command_helpers import Finished, Started, completed, result, studies, train, trials
+from redline.search.store.record import judged
 
 KEYS = {
     "max_stable_lr",
@@ -80,31 +81,32 @@ def test_the_studies_agree_with_the_result(finished: Finished) -> None:
     for name, study in its_studies.items():
         entry = found["variants"][name]
         assert [trial.state.name for trial in completed(study)] == ["COMPLETE"] * entry["trials"]
-        late = study.user_attrs.get("late_verdicts", {})
+        broken = judged(study.user_attrs, study.trials)
         stable = [
             trial.params["lr"]
             for trial in completed(study)
-            if trial.value
-            and str(trial.number) not in late
-            and trial.params["lr"] < entry["first_diverged_lr"]
+            if broken[trial.number] is None and trial.params["lr"] < entry["first_diverged_lr"]
         ]
         assert max(stable) == entry["max_stable_lr"]
         first = next(t for t in completed(study) if t.params["lr"] == entry["first_diverged_lr"])
-        assert late.get(str(first.number), first.user_attrs["reason"]) == entry["first_diverged_reason"]
+        assert broken[first.number] == entry["first_diverged_reason"]
 
 
 def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(finished: Finished) -> None:
-    """Also where rule 5, which only the search can judge, turned a run that ended stable into diverged."""
+    """Also where the rule `degraded`, which only the search can judge, turned a run that ended stable."""
     name = finished.answer.name
     runs = {(run.data.tags["norm"], float(run.data.tags["lr"])): run for run in tracked(finished.cwd, name)}
     expected = {}
     for variant, study in studies(finished.cwd, name).items():
-        late = study.user_attrs.get("late_verdicts", {})
+        broken = judged(study.user_attrs, study.trials)
         for trial in completed(study):
-            expected[variant, trial.params["lr"]] = late.get(str(trial.number), trial.user_attrs["reason"])
+            expected[variant, trial.params["lr"]] = broken[trial.number]
+            # Also of trials that ended before MLflow had their run.
+            note = study.system_attrs[f"dashboard:{trial._trial_id}:note_str:0"]
+            assert f"/#/runs/{runs[variant, trial.params['lr']].info.run_id})" in note
     assert set(runs) == set(expected)
     assert len(tracked(finished.cwd, name)) == len(expected)
-    assert "degraded" in expected.values(), "this search was to show a verdict of rule 5"
+    assert "degraded" in expected.values(), "this search was to show a verdict of that rule"
     for point, reason in expected.items():
         run = runs[point]
         assert run.info.status == "FINISHED"

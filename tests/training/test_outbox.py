@@ -21,6 +21,7 @@ from mlflow_server import Network, Server
 from ports import free_port
 from redline.training.environment import resolved
 from redline.training.outbox import Outbox, drain, finish, start_sender
+from redline.training.outbox.process import Finished
 from redline.training.outbox.sender import Sender
 from redline.training.trackers import TrackedRun, build_trackers
 from redline.training.trackers import mlflow as logger_module
@@ -422,8 +423,8 @@ def test_at_a_searchs_end_no_run_claims_to_run(network, client, tmp_path):
     ended.end("FINISHED")
     tracker = {"csv": {}, "mlflow": {**spec(tmp_path, network.url), "ui": "http://ui/"}}
     said = finish(tracker, tmp_path.name)
-    assert said is not None
-    assert f"http://ui/#/experiments/{experiment}/runs" in said
+    assert said.line is not None
+    assert f"http://ui/#/experiments/{experiment}/runs" in said.line
     until(lambda: len(client.search_runs([experiment])) == 3)
     found = {run.data.tags["run_key"]: run.info.status for run in client.search_runs([experiment])}
     assert found == {lost.data.tags["run_key"]: "KILLED", "ended": "FINISHED", "written": "RUNNING"}
@@ -435,9 +436,9 @@ def test_a_searchs_end_says_what_waits(network, tmp_path):
     network.cut = True
     logger(tmp_path, network.url).end("FINISHED")
     said = finish({"mlflow": spec(tmp_path, network.url)}, tmp_path.name)
-    assert said is not None
-    assert network.url in said
-    assert finish({"csv": {}}, "search") is None
+    assert said.line is not None
+    assert network.url in said.line
+    assert finish({"csv": {}}, "search") == Finished()
 
 
 def test_a_torn_line_is_read_by_nobody_and_followed_by_whole_ones(tmp_path):

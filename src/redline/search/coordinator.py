@@ -166,6 +166,7 @@ class Coordinator:
         value, seed = study.ladder[claim.point.rung], variant.first_seed + claim.point.seed
         place = self.directory / "trials" / variant.name / f"{study.key}={value:g}-seed={seed}"
         tags = {"search": self.name, "variant": variant.name, "trial": str(claim.number), **variant.tags}
+        tags["searched"] = f"{study.key}={value:g}"
         if variant.is_short:
             tags["short_run"] = "true"
         trial = Trial(value, seed, place, study.facts, self.threads, self.name, tags)

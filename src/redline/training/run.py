@@ -50,12 +50,13 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
     state = torch.load(checkpoint, weights_only=False, map_location="cpu") if checkpoint else {}
     key = state.get("run_key") or new_run_key()
     tags = trial.tags
+    value = tags.get("searched", f"lr={cfg.lr:g}")
     trackers = build_trackers(
         cfg.tracker,
         TrackedRun(
             key=key,
             experiment=trial.search or "runs",
-            name=f"{tags.get('variant', tags.get('norm'))} lr={cfg.lr:g} seed={cfg.seed}",
+            name=f"{tags.get('variant', tags['norm'])} {value} seed={cfg.seed}",
             tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
         ),
     )

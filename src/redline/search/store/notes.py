@@ -15,9 +15,11 @@ _PART = 2045  # characters of one attribute, as the dashboard cuts them
 _YOURS = "\n\n---\n"  # what somebody wrote below this line is kept
 
 
-def trial_note(trial: str, page: str | None, verdict: str | None = None) -> str:
+def trial_note(
+    variant: str, key: str, value: float, seed: int, page: str | None, verdict: str | None = None
+) -> str:
     """``page``: the address of its curves; ``verdict``: in words, None while the trial runs."""
-    lines = [trial]
+    lines = [f"**{variant}**, {key} {value:g}, seed {seed}"]
     if verdict is not None:
         lines.append(verdict)
     if page is not None:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from redline.search.policy.verdicts import Point, reasons
 from redline.search.result import VariantResult
+from redline.search.store.notes import in_words, trial_note, write_note
 from redline.search.trainable import Facts
 from redline.stability import Outcome, SearchRule, build_rules
 
@@ -31,7 +32,6 @@ class RecordedTrial:
     last_loss: float | None
     started: datetime | None
     ended: datetime | None
-    page: str | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,30 @@ def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]
             variant = _variant(attributes, trials)
             found[variant.search] = (*found.get(variant.search, ()), variant)
     return found
+
+
+def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str], str]) -> None:
+    """Put into their notes the pages of trials that ended before these were known.
+
+    ``pages``: variant and trial's number -> the address of its curves.
+    """
+    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        attributes = summary.user_attrs
+        if attributes.get("search") != search:
+            continue
+        for trial in storage.get_all_trials(summary._study_id, deepcopy=False, states=[TrialState.COMPLETE]):
+            page = pages.get((attributes["variant"], str(trial.number)))
+            if page is not None and trial.user_attrs["page"] is None:
+                its = trial.user_attrs
+                note = trial_note(
+                    attributes["variant"],
+                    attributes["key"],
+                    trial.params[attributes["key"]],
+                    trial.params["seed"],
+                    page,
+                    in_words(its["reason"], its["step"]),
+                )
+                write_note(storage, summary._study_id, trial._trial_id, note)
 
 
 def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:
@@ -117,5 +141,4 @@ def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
         last_loss=None if last is None else reported[last],
         started=trial.datetime_start,
         ended=trial.datetime_complete,
-        page=trial.user_attrs.get("page"),
     )

@@ -196,7 +196,7 @@ class VariantStudy:
 
     def _describe(self, claim: Claim, page: str | None, verdict: str | None = None) -> None:
         value, seed = self.ladder[claim.point.rung], self.first_seed + claim.point.seed
-        note = trial_note(f"**{self.variant}**, {self.key} {value:g}, seed {seed}", page, verdict)
+        note = trial_note(self.variant, self.key, value, seed, page, verdict)
         write_note(self.storage, self.study._study_id, claim.trial_id, note)
 
     def point_of(self, trial: FrozenTrial) -> Point:

@@ -175,6 +175,11 @@ def without_password(text: str) -> str:
     return re.sub(r"//\S*@", "//***@", text)
 
 
+def run_page(ui: str, run_id: str) -> str:
+    """The address of a run in MLflow's UI at ``ui``."""
+    return f"{ui.rstrip('/')}/#/runs/{run_id}"
+
+
 def _is_held(lock: FileLock) -> bool:
     try:
         lock.acquire(timeout=0)

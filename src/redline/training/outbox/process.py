@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from filelock import Timeout
 
-from redline.training.outbox.folder import Outbox
+from redline.training.outbox.folder import Outbox, run_page
 
 _NICENESS = 10  # training has priority
 _POLL = 0.1  # seconds
@@ -70,28 +70,44 @@ def drain(tracker: Mapping[str, Any], seconds: float | None = None) -> str | Non
     return outbox.waits(why, waiting) if waiting else None
 
 
-def finish(tracker: Mapping[str, Any], experiment: str) -> str | None:
-    """At a search's end: `drain`, and mark the search's runs in MLflow as ended.
+@dataclass(frozen=True)
+class Finished:
+    """``line``: for the user, where the curves are shown or what is wrong. ``pages``: a variant and a trial's
+    number -> the address of its run.
+    """
 
-    Gives a line for the user: where the curves are shown, or what is wrong. Imports MLflow.
+    line: str | None = None
+    pages: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+def finish(tracker: Mapping[str, Any], experiment: str) -> Finished:
+    """At a search's end: `drain`, and have MLflow know that none of the search's runs runs any more.
+
+    Imports MLflow.
     """
     outbox, line = Outbox.of(tracker), drain(tracker)
     if outbox is None or line is not None:
-        return line
+        return Finished(line)
     from redline.training.outbox.sender import Sender
     from redline.training.outbox.store import in_one_line
 
     try:
-        found = Sender(outbox).end_forgotten(experiment)
-    # Drivers, proxies and servers raise many kinds of errors.
+        runs = Sender(outbox).end_forgotten(experiment)
+    # Drivers, proxies and servers raise what they like.
     except Exception as error:  # noqa: BLE001
-        return f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})"
+        return Finished(f"{outbox.store}: runs that were lost may be shown as running ({in_one_line(error)})")
     ui = tracker["mlflow"].get("ui")
-    if found is None or ui is None:
-        return None
+    if not runs or ui is None:
+        return Finished()
     # Unless it is told otherwise the UI opens on its pages for language models in use.
     view = "workflowType=machine_learning&compareRunsMode=CHART"
-    return f"curves: redline ui, then {ui.rstrip('/')}/#/experiments/{found}/runs?{view}"
+    line = f"curves: redline ui, then {ui.rstrip('/')}/#/experiments/{runs[0].info.experiment_id}/runs?{view}"
+    pages = {
+        (tags["variant"], tags["trial"]): run_page(ui, its.info.run_id)
+        for its in runs
+        if {"variant", "trial"} <= (tags := its.data.tags).keys()
+    }
+    return Finished(line, pages)
 
 
 def main() -> None:

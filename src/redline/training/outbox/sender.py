@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import dropwhile
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from redline.tracked_runs import RUN_KEY, all_runs
 from redline.training.outbox.delivery import Delivery
@@ -55,17 +56,17 @@ class Sender:
         """Send a batch of every run that has one; whether there was one."""
         return any([self._send(run) for run in self.outbox.runs()])
 
-    def end_forgotten(self, experiment: str) -> str | None:
-        """Mark as KILLED the runs that MLflow shows as running and no process here writes.
+    def end_forgotten(self, experiment: str) -> list[Run]:
+        """Mark as KILLED what claims to run and is not written here: its machine is gone.
 
-        Gives the experiment's id, None where there is none. Raises where the store does not answer.
+        Gives the experiment's runs. Raises where the store does not answer.
         """
         written = {run.key for run in self.outbox.runs()}
-        for run in all_runs(self.client, experiment, "attributes.status = 'RUNNING'"):
-            if run.data.tags.get(RUN_KEY) not in written:
+        runs = all_runs(self.client, experiment)
+        for run in runs:
+            if run.info.status == "RUNNING" and run.data.tags.get(RUN_KEY) not in written:
                 self.client.set_terminated(run.info.run_id, "KILLED")
-        found = self.client.get_experiment_by_name(experiment)
-        return None if found is None else found.experiment_id
+        return runs
 
     def _send(self, run: RunFolder) -> bool:
         is_open, sent = run.is_open, run.sent()  # in this order: what comes later is sent later

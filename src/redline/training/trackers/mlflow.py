@@ -15,7 +15,7 @@ import numpy as np
 from filelock import Timeout
 from lightning.pytorch.loggers import Logger
 
-from redline.training.outbox import Outbox, start_sender
+from redline.training.outbox import Outbox, run_page, start_sender
 from redline.training.trackers.trackers import TrackedRun, new_run_key
 
 _LOOK_EVERY = 0.5  # seconds between two looks for the run's page
@@ -64,7 +64,7 @@ class MLFlowOutboxLogger(Logger):
         if self._page is None and self.ui is not None and now - self._looked > _LOOK_EVERY:
             self._looked = now
             run_id = self._writer.sent().run_id
-            self._page = None if run_id is None else f"{self.ui.rstrip('/')}/#/runs/{run_id}"
+            self._page = None if run_id is None else run_page(self.ui, run_id)
         return self._page
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
