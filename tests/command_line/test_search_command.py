@@ -102,7 +102,9 @@ def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(
         for trial in completed(study):
             expected[variant, trial.params["lr"]] = broken[trial.number]
             # Also of trials that ended before MLflow had their run.
-            note = study.system_attrs[f"dashboard:{trial._trial_id}:note_str:0"]
+            note = study._storage.get_study_system_attrs(study._study_id)[
+                f"dashboard:{trial._trial_id}:note_str:0"
+            ]
             assert f"/#/runs/{runs[variant, trial.params['lr']].info.run_id})" in note
     assert set(runs) == set(expected)
     assert len(tracked(finished.cwd, name)) == len(expected)

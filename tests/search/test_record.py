@@ -15,7 +15,7 @@ from redline.search.policy.answer import variant_result
 from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point, reasons
 from redline.search.store.owner import Owner
-from redline.search.store.record import judged, read_searches
+from redline.search.store.record import judged, link_trials, read_searches
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.stability import Outcome
@@ -93,11 +93,26 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
         "running",
     ]
     first, second = variant.trials[:2]
-    assert (first.value, first.seed, first.page) == (0.1, 7, "http://curves/1")
+    assert (first.value, first.seed) == (0.1, 7)
     assert (first.last_step, first.last_loss) == (3, 5.5)
     assert first.outcome is not None
-    assert first.outcome.val_loss == 4.0
+    assert (first.outcome.val_loss, first.outcome.page) == (4.0, "http://curves/1")
     assert second.reason == "degraded"
+
+
+def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study: VariantStudy) -> None:
+    claims = [study.claim(Point(rung, 0), Owner.here()) for rung in range(3)]
+    for claim, page in zip(claims, (None, "http://own/1", None), strict=True):
+        assert claim is not None
+        study.finish(claim, replace(outcome(0.1), page=page), None)
+    pages = {("qk", "0"): "http://late/0", ("qk", "1"): "http://late/1", ("qkv", "2"): "http://late/2"}
+    link_trials(study.storage, "search", pages)
+    attributes = study.storage.get_study_system_attrs(study.study._study_id)
+    notes = [attributes[f"dashboard:{trial._trial_id}:note_str:0"] for trial in study.trials()]
+    assert "(http://late/0)" in notes[0]
+    assert "stable" in notes[0]
+    assert "(http://own/1)" in notes[1]
+    assert "http" not in notes[2]
 
 
 def test_a_result_is_read_once_its_search_has_ended(study: VariantStudy) -> None:
