@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from processes import MARK, Process, marked
+from tickets import Gate
 
-from gate import Gate
 from postgresql_server import PostgreSQL
 
 HERE = Path(__file__).parent
