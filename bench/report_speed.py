@@ -19,9 +19,7 @@ from _harness import ROOT, at_most, finish, machine, not_measured, spread
 
 sys.path.insert(0, str(ROOT / "tests" / "report"))
 
-from made_up_store import Fake, add_search, make_stores, norms
-
-from redline.report.stores import Stores
+from made_up_store import Fake, Stores, add_search, make_stores, norms
 
 OPENING_BAR = 2.0  # seconds
 SIZE_BAR = 10.0  # MB

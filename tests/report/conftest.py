@@ -4,12 +4,21 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from made_up_store import KINDS, STEPS, Fake, add_full_search, add_search, make_stores, norms, stores_in
+from made_up_store import (
+    KINDS,
+    STEPS,
+    Fake,
+    Stores,
+    add_full_search,
+    add_search,
+    make_stores,
+    norms,
+    read_search,
+    stores_in,
+)
 
 from redline.metrics import MAX_LOGIT
 from redline.report import write_report
-from redline.report.load import read_search
-from redline.report.stores import Stores
 from redline.search.trainable import Facts
 
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
 from redline.metrics import MAX_LOGIT, NORM, VAL_LOSS, VAL_PERPLEXITY, of_layer
-from redline.report.stores import Stores
+from redline.report import Search, load_search
 from redline.search.policy.answer import variant_result
 from redline.search.policy.state import Question, search_state
 from redline.search.policy.verdicts import Point
@@ -63,6 +63,19 @@ def norms(
     }
     curves[of_layer(NORM, "fc2", 1)].update(odd or {})
     return curves
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where searches are; ``tracking_uri`` None: nothing was tracked."""
+
+    storage: str
+    tracking_uri: str | None
+    searches: Path
+
+
+def read_search(stores: Stores, name: str | None = None) -> Search:
+    return load_search(name, storage=stores.storage, tracking_uri=stores.tracking_uri or "none")
 
 
 def make_stores(folder: Path) -> Stores:

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_store import LADDER, ODD_NAME
+from made_up_store import LADDER, ODD_NAME, Stores, read_search
 from mlflow import MlflowClient
 
 from redline.errors import UserError
 from redline.report import load_search
 from redline.report.__main__ import main
 from redline.report.curves import ChainedCurves, NoCurves, open_curves
-from redline.report.load import read_search, search_in
+from redline.report.load import search_in
 from redline.report.search import pair
-from redline.report.stores import Stores
 from redline.search.result import SearchResult
 
 

@@ -5,14 +5,12 @@ import math
 from pathlib import Path
 
 import pytest
-from made_up_store import INITIAL, ODD_NAME
+from made_up_store import INITIAL, ODD_NAME, Stores, read_search
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import redline.report
 from redline.report import Curve, Search, loss_against_lr, max_attention_logit, norm_curves, norm_heatmap
-from redline.report.load import read_search
-from redline.report.stores import Stores
 from redline.report.topics.attention_logit import largest_logit
 from redline.report.topics.lr_sensitivity import common_values, sensitivities
 from redline.report.topics.output_norms import Growth, first_growth, growth_sentence, output_norms

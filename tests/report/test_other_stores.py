@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_store import add_full_search
+from made_up_store import Stores, add_full_search, read_search
 
 from mlflow_server import Server
 from postgresql_server import PostgreSQL
 from redline.report import Search, write_report
-from redline.report.load import read_search
-from redline.report.stores import Stores
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from made_up_store import KINDS, ODD_NAME
+from made_up_store import KINDS, ODD_NAME, Stores, read_search
 from mlflow import MlflowClient
 from page_reader import read_page
 
 from redline.report import write_report
 from redline.report.blocks import RYBAKOV, WORTSMAN
-from redline.report.load import read_search
-from redline.report.stores import Stores
 from redline.report.topics.perplexity import PAPER_PERPLEXITY
 
 Written = dict[str, Path]

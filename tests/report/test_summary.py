@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up_store import Fake, add_search, make_stores
+from made_up_store import Fake, Stores, add_search, make_stores, read_search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from redline.report.job import Published, publish, publish_summary
-from redline.report.load import read_search
-from redline.report.stores import Stores
 
 
 def published(stores: Stores, search: str, *tracking_uris: str) -> Published:

@@ -6,10 +6,9 @@ import pytest
 from search_helpers import DEGRADED, outcome
 
 from redline.search.policy.loss_model import expected_losses
-from redline.search.policy.losses import mean_losses
 from redline.search.policy.references import references
 from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point
+from redline.search.policy.verdicts import Point, mean_losses
 from redline.stability import Outcome
 
 LADDER = tuple(0.01 * 1.6**rung for rung in range(10))

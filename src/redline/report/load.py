@@ -8,10 +8,10 @@ from typing import Any
 from optuna.storages import BaseStorage
 from sqlalchemy import make_url
 
+from redline.config import shipped
 from redline.errors import UserError
 from redline.report.curves import open_curves
 from redline.report.search import Curves, Run, Search, Variant
-from redline.report.stores import Stores, default_stores
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
 from redline.search.store.record import RecordedTrial, RecordedVariant, read_searches
 from redline.search.store.storage import open_storage
@@ -25,17 +25,12 @@ def load_search(
 ) -> Search:
     """The search ``name``, or the latest one, finished or not; curves are read when they are asked for.
 
-    ``storage`` (Optuna's) and ``tracking_uri`` (MLflow's) are by default where the configuration puts them.
-    Raises UserError for an unknown name or storage.
+    ``storage`` (Optuna's) and ``tracking_uri`` (MLflow's; ``none`` for no curves) are by default where the
+    configuration puts them. Raises UserError for an unknown name or storage.
     """
-    default = default_stores()
-    uri = default.tracking_uri if tracking_uri is None else tracking_uri
-    return search_in(default.storage if storage is None else storage, open_curves(uri), name)
-
-
-def read_search(stores: Stores, name: str | None = None) -> Search:
-    """As `load_search`."""
-    return search_in(stores.storage, open_curves(stores.tracking_uri), name)
+    uri = tracking_uri or shipped("tracker/mlflow").tracking_uri
+    curves = open_curves(None if uri == "none" else uri)
+    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, curves, name)
 
 
 def search_in(storage: str, curves: Curves, name: str | None = None) -> Search:

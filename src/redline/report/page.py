@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from redline.config import shipped
 from redline.files import atomic_write
 from redline.report.blocks import Picture
 from redline.report.search import Search
-from redline.report.stores import default_reference
 from redline.report.topics import all_sections
 
 PAGE = "report.html"
@@ -52,7 +52,7 @@ def write_report(search: Search, directory: Path, reference: str | None = None) 
             file.write(png)
         written.add(path)
 
-    html = render(search, reference or default_reference(), keep)
+    html = render(search, reference or shipped("hydra/sweeper/max_lr").reference, keep)
     path = directory / PAGE
     with atomic_write(path) as file:
         file.write(html.encode())

@@ -4,10 +4,9 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from redline.search.policy.losses import finite_losses, mean_losses
 from redline.search.policy.posterior import edge_interval
 from redline.search.policy.state import SearchState
-from redline.search.policy.verdicts import Bracket, Point
+from redline.search.policy.verdicts import Bracket, Point, finite_losses, mean_losses
 from redline.search.result import VariantResult
 from redline.search.trainable import Facts
 from redline.stability import Outcome

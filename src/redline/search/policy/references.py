@@ -8,8 +8,7 @@ from dataclasses import replace
 from statistics import NormalDist
 
 from redline.search.policy.loss_model import expected_losses
-from redline.search.policy.losses import finite_losses
-from redline.search.policy.verdicts import Bracket, Point, bracket, reasons, rung_verdicts
+from redline.search.policy.verdicts import Bracket, Point, bracket, finite_losses, reasons, rung_verdicts
 from redline.stability import Outcome, SearchRule
 
 _LEVELS = (0.9, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)  # probabilities by which runs are ordered

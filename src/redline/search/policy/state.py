@@ -7,10 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 from redline.search.policy.bisection import next_point
-from redline.search.policy.losses import mean_losses
 from redline.search.policy.references import references
 from redline.search.policy.speculation import Plan, Policy, plan, runs_to_go
-from redline.search.policy.verdicts import Bracket, Point, Verdicts, bracket, reasons, rung_verdicts
+from redline.search.policy.verdicts import (
+    Bracket,
+    Point,
+    Verdicts,
+    bracket,
+    mean_losses,
+    reasons,
+    rung_verdicts,
+)
 from redline.stability import Outcome, SearchRule
 
 

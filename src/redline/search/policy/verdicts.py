@@ -1,7 +1,9 @@
 """From outcomes to verdicts: the rule `degraded` over a seed's runs, then a vote of the seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple
 
 from redline.stability import Outcome, SearchRule
@@ -95,3 +97,21 @@ def rung_verdicts(verdicts: Verdicts, rungs: int, seeds: int, vote: str) -> list
     """For every rung the tally of its votes."""
     votes = [rung_votes(verdicts, rungs, seed) for seed in range(seeds)]
     return [tally(of_rung, vote) for of_rung in zip(*votes, strict=True)]
+
+
+def finite_losses(outcomes: Mapping[Point, Outcome]) -> dict[Point, float]:
+    """In nats; runs without a finite one left out."""
+    return {
+        point: its.val_loss
+        for point, its in outcomes.items()
+        if its.val_loss is not None and math.isfinite(its.val_loss)
+    }
+
+
+def mean_losses(outcomes: Mapping[Point, Outcome]) -> dict[int, float]:
+    """Rung -> the mean over its seeds, in nats; the best rung first."""
+    losses: dict[int, list[float]] = {}
+    for point, loss in sorted(finite_losses(outcomes).items()):
+        losses.setdefault(point.rung, []).append(loss)
+    means = {rung: fmean(values) for rung, values in losses.items()}
+    return dict(sorted(means.items(), key=lambda item: item[1]))
