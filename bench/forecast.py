@@ -2,13 +2,13 @@
 
 Its limits (`conf/divergence/default.yaml`) were set on two variants with one seed. Its form was chosen with a
 look at others; the figures that count are those of variants, seeds and a shape that were recorded afterwards.
-A run is diverged by rules 1 to 4 as it ran, or by rule 5 against the smaller rates of its variant and seed,
+A run is diverged by a rule as it ran, or by `degraded` against the smaller rates of its variant and seed,
 in `grid_tiny.csv` or among the curves.
 
 The lead is the verdict's step less the warning's. For `degraded` the verdict comes at the run's end, so
 beside it stands the lead over the loss: over the first step since which the smoothed loss has stayed above
-the loss at initialisation (rules 1 to 3), or more than rule 5's tolerance above that of the best smaller rate
-recorded. That is hindsight: no one who watches the loss could have known by then that it would stay there.
+the loss at initialisation (for the rules judged while training), or more than the tolerance of `degraded`
+above that of the best smaller rate recorded. That is hindsight: no one who watches the loss could have known by then that it would stay there.
 Of a run whose loss shows it before the first reading after the start, no reading can warn ahead of it: those
 are counted apart.
 """

@@ -30,7 +30,7 @@ KEYS = {
 
 
 def answers_of(cwd: Path, name: str) -> dict[str, list[object]]:
-    """What a search found; what it cost hangs on which spare runs ended before they were cancelled."""
+    """What a search found; its cost depends on which speculative runs ended before they were cancelled."""
     keys = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason", "val_loss")
     return {norm: [its[key] for key in keys] for norm, its in result(cwd, name)["variants"].items()}
 

@@ -95,7 +95,7 @@ def test_an_old_result_is_still_compared(ask, tmp_path):
     del old["key"], old["label"]
     for its in old["variants"].values():
         del its["val_losses"], its["max_stable_lr_90"], its["first_diverged_step"], its["short_runs"]
-        its["scouts"] = 0
+        its["short_runs"] = 0
     paths = written(tmp_path / "old.json", old), written(tmp_path / "new.json", GOOD)
     assert ask(*paths)[0] == 0
     assert ask(*reversed(paths))[0] == 0

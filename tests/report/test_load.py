@@ -32,7 +32,7 @@ def test_the_latest_search_is_the_default(stores: Stores) -> None:
         search.variant("qkw")
 
 
-def test_a_late_verdict_counts_and_a_crash_is_no_divergence(stores: Stores) -> None:
+def test_a_verdict_that_a_later_run_turned_counts_and_a_crash_is_no_divergence(stores: Stores) -> None:
     runs = {run.value: run for run in load(stores).variant(ODD_NAME).runs}
     assert (runs[0.2].verdict, runs[0.2].reason) == ("diverged", "degraded")
     assert (runs[0.5].verdict, runs[0.5].reason, runs[0.5].val_loss) == ("crashed", None, None)

@@ -84,7 +84,7 @@ def test_a_trial_links_to_its_page_and_knows_its_facts(url: str, tmp_path: Path)
     assert (its.precision, its.max_steps, its.parameters, its.tokens_per_step) == ("fp32", 10, 7, 3)
 
 
-def test_whoever_comes_later_goes_by_the_first_ones_facts(url: str, tmp_path: Path) -> None:
+def test_a_later_coordinator_goes_by_the_first_ones_facts(url: str, tmp_path: Path) -> None:
     """The machines of a search may differ in the precision that is best on each."""
     first, second = ({"qk": {"edge": 0.8, "precision": its, "refuse": 0.1}} for its in ("bf16", "fp32"))
     with pytest.raises(UserError):

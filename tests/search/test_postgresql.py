@@ -223,7 +223,7 @@ def test_ctrl_c_ends_a_search_whose_server_is_gone(
 
 
 def test_gives_up_after_its_timeout(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
-    """And leaves what it was doing to whoever comes next."""
+    """And leaves its trials to the next coordinator."""
     url = postgresql.url(database)
     fake = {"qk": {"edge": 0.8, "seconds": 3600}}
     threads = []

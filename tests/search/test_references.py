@@ -1,4 +1,4 @@
-"""Which smaller rates are run because rule 5 might then judge otherwise."""
+"""Which smaller rates are run because `degraded` might then judge otherwise."""
 
 import math
 

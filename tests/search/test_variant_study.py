@@ -196,7 +196,7 @@ def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> Non
 
 
 def test_a_study_keeps_what_it_was_begun_with(study: VariantStudy, url: str) -> None:
-    """Whoever comes later, with facts of its own, goes by the first one's."""
+    """A later coordinator, with facts of its own, goes by the first one's."""
     other = attributes([1.0, 2.0], facts=Facts(max_steps=20, precision="bf16").to_dict(), key="other")
     later = VariantStudy(open_storage(url, timeout=60.0), study.name, other, first_seed=7)
     assert (later.ladder, later.key, later.facts) == (LADDER, "lr", Facts(max_steps=10))

@@ -235,7 +235,7 @@ def test_tasks_end_when_their_coordinator_is_killed(tmp_path: Path) -> None:
     assert until(lambda: not any(alive(pid) for pid in children))
 
 
-def test_whoever_ends_does_not_wait_for_the_servers_interpreter_to_be_taken_apart(tmp_path: Path) -> None:
+def test_the_end_does_not_wait_for_the_teardown_of_the_servers_interpreter(tmp_path: Path) -> None:
     (tmp_path / "heavy.py").write_text(
         "import os, pathlib\n"
         "server = os.getpid()\n"

@@ -108,7 +108,7 @@ def test_a_trial_is_given_its_value_seed_threads_and_precision(run_cfg, tmp_path
         (["trainer.resume=some.ckpt"], r"trainer\.resume=some\.ckpt: allowed in a search: null"),
     ],
 )
-def test_a_mistake_is_the_users_whoever_finds_it(run_cfg, overrides, said):
+def test_a_mistake_is_the_users_wherever_it_is_found(run_cfg, overrides, said):
     """In a child process anything but UserError would be a crash, and tried again."""
     with pytest.raises(UserError, match=said) as error:
         Training(run_cfg(*overrides)).check()

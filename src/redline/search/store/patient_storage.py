@@ -32,7 +32,7 @@ class PatientStorage(BaseStorage):
 
     A try that fails may have got through all the same, with only its answer lost. Everything but
     ``create_new_trial`` does nothing more when it is done twice; that may leave a second trial, which
-    whoever creates trials must look for.
+    the code that creates trials must look for.
 
     An operation runs on a thread of its own: a dead connection or a locked file can block it for long, and
     Ctrl-C must not wait for that.
