@@ -8,9 +8,9 @@ in `grid_tiny.csv` or among the curves.
 The lead is the verdict's step less the warning's. For `degraded` the verdict comes at the run's end, so
 beside it stands the lead over the loss: over the first step since which the smoothed loss has stayed above
 the loss at initialisation (for the rules judged while training), or more than the tolerance of `degraded`
-above that of the best smaller rate recorded. That is hindsight: no one who watches the loss could have known by then that it would stay there.
-Of a run whose loss shows it before the first reading after the start, no reading can warn ahead of it: those
-are counted apart.
+above that of the best smaller rate recorded. That is hindsight: no one who watches the loss could have known
+by then that it would stay there. Of a run whose loss shows it before the first reading after the start, no
+reading can warn ahead of it: those are counted apart.
 """
 
 import argparse
