@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.errors import UserError
-from redline.search.engine import AtEnd, EndedSearch
+from redline.search import AtEnd, EndedSearch
 
 
 def echo(n: int, send: Any) -> dict[str, Any]:

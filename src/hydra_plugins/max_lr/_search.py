@@ -10,16 +10,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_plugins.max_lr._jobs import search_by_jobs
 from hydra_plugins.max_lr._overrides import split, varied
 from hydra_plugins.max_lr.config import CommandLine, split_settings
 from redline.config import check_keys
 from redline.errors import UserError
-from redline.report.at_end import WriteReport
-from redline.search import AtEnd, Search, SearchResult, Variant, run_search
+from redline.search import AtEnd, Options, Search, SearchResult, Variant
 from redline.search.policy.cost import cost_text
 from redline.stability import rule_specs
-from redline.training.at_end import SendCurves
 from redline.training.trainable import Training
 
 _ESCAPED = re.compile(r"\\(.)")  # as Hydra's parser writes a value that it has read
@@ -59,17 +56,33 @@ def search(
         lengths = {variant.name: variant.trainable.max_steps for variant in variants}
         print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
         return None
-    if here:
-        at_end: list[AtEnd] = [SendCurves(trackers)]
-        if options.report_timeout is not None:
-            at_end.append(WriteReport(options.report_timeout, tracking_uris(trackers)))
-        result = run_search(asked, at_end)
-    else:
-        assert command.jobs is not None
-        result = search_by_jobs(asked, command.jobs, config, hydra_context)
+    result = (
+        _search(asked, options, trackers) if here else _search_by_jobs(asked, command, config, hydra_context)
+    )
     if not result.finished:
         raise SystemExit(1)  # the search has ended, but not with every answer
     return result
+
+
+# What these two import takes a second: a dry run does without.
+def _search(asked: Search, options: Options, trackers: Sequence[dict[str, Any]]) -> SearchResult:
+    from redline.report.at_end import WriteReport
+    from redline.search.engine import run_search
+    from redline.training.at_end import SendCurves
+
+    at_end: list[AtEnd] = [SendCurves(trackers)]
+    if options.report_timeout is not None:
+        at_end.append(WriteReport(options.report_timeout, tracking_uris(trackers)))
+    return run_search(asked, at_end)
+
+
+def _search_by_jobs(
+    asked: Search, command: CommandLine, config: DictConfig, hydra_context: HydraContext
+) -> SearchResult:
+    from hydra_plugins.max_lr._jobs import search_by_jobs
+
+    assert command.jobs is not None
+    return search_by_jobs(asked, command.jobs, config, hydra_context)
 
 
 def tracking_uris(trackers: Sequence[dict[str, Any]]) -> tuple[str, ...]:

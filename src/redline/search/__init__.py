@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 from redline.search.options import Options
+from redline.search.request import AtEnd, EndedSearch, Search
 from redline.search.result import SearchResult, VariantResult
 from redline.search.trainable import Facts, Score, Trainable, Trial
 from redline.search.variant import Variant
 
 if TYPE_CHECKING:
-    from redline.search.engine import AtEnd, EndedSearch, Search, run_search
+    from redline.search.engine import run_search
 
 __all__ = [
     "AtEnd",
@@ -28,8 +29,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Optuna takes long to import: the command line's schema, --help and trials do without.
-    if name not in __all__:
+    if name != "run_search":
         raise AttributeError(f"module 'redline.search' has no attribute {name!r}")
-    from redline.search import engine
+    from redline.search.engine import run_search
 
-    return getattr(engine, name)
+    return run_search

@@ -2,11 +2,10 @@
 
 import sys
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -14,57 +13,17 @@ from redline.errors import UserError
 from redline.search.console.display import Display
 from redline.search.console.table import result_table
 from redline.search.coordinator import Coordinator
-from redline.search.options import Options
+from redline.search.request import AtEnd, EndedSearch, Search
 from redline.search.result import SearchResult
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.searches import choose_name, open_studies
 from redline.search.store.storage import open_storage
-from redline.search.variant import Variant, fingerprint, with_short_runs
+from redline.search.variant import fingerprint, with_short_runs
 from redline.search.workers import tasks
 from redline.search.workers.devices import make_slots
 from redline.search.workers.pool import Ended, Pool
 
 _WIDTH = 160  # columns, where the output is no terminal
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a search asks, and where it is kept.
-
-    ``home``: the folder that relative stores are in. ``place``: the search's name -> its own folder, made
-    where there is none. ``name`` None: that of an unfinished search that asks the same, or made of the
-    variants and the time. ``prefix``: in messages, what comes before an option's name; ``name_key``: what
-    the user calls the search's.
-    """
-
-    options: Options
-    variants: Sequence[Variant]
-    ladder: tuple[float, ...]
-    home: Path
-    place: Callable[[str], Path]
-    name: str | None = None
-    label: str = "LR"
-    accelerator: str = "auto"
-    prefix: str = ""
-    name_key: str = "name"
-
-    @property
-    def names(self) -> list[str]:
-        return [variant.name for variant in self.variants]
-
-    def goes_on(self, name: str) -> str:
-        """What the user does to take up the search of this ``name`` again."""
-        again = (
-            "the same command" if self.name is not None else f"the same command, or {self.name_key}={name},"
-        )
-        return f"{again} goes on"
-
-    def check(self) -> None:
-        """Raise UserError for what can be found wrong in this process."""
-        self.options.check(self.prefix)
-        if self.options.short_run_steps is not None:
-            for variant in self.variants:
-                with_short_runs(variant, self.options.short_run_steps)
 
 
 @dataclass(frozen=True)
@@ -76,28 +35,6 @@ class Begun:
     directory: Path
     fingerprint: str
     storage: PatientStorage
-
-
-@dataclass(frozen=True)
-class EndedSearch:
-    """What an `AtEnd` gets."""
-
-    name: str
-    directory: Path
-    storage: str  # the studies' URL
-    reference: str
-
-
-class AtEnd(ABC):
-    """Something to do once a search has its answer, in a child process; a failure is only printed."""
-
-    name: ClassVar[str]  # in messages, and of its log
-    command: ClassVar[str]  # that does it too; `{search}` is the search's name
-    timeout: float | None  # seconds
-
-    @abstractmethod
-    def __call__(self, search: EndedSearch) -> Sequence[str]:
-        """Gives lines for the user."""
 
 
 def begin(search: Search, pool: Pool) -> Begun:
