@@ -1,18 +1,21 @@
 """The typed schema of the composed configuration.
 
 Hydra merges the YAML files of ``conf/`` into these classes, so an unknown key or a wrong
-type fails at composition with the key's name. Values live in the YAML files, not here.
+type fails at composition with the key's name; `check_settings` looks at the bounds. Values live in the YAML
+files, not here. What a `_target_` takes, and its bounds, stand in the signature of what it names.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from annotated_types import Ge, Gt, Le, Lt
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from redline.bounds import Count, Positive, Seed, check_value
 from redline.errors import UserError
 
 CONF = Path(__file__).with_name("conf")  # in a checkout a link to the top level's
@@ -33,6 +36,12 @@ class Attention(StrEnum):
     auto = "auto"
     fused = "fused"
     explicit = "explicit"
+
+
+class Accelerator(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
 
 
 class TokenType(StrEnum):
@@ -63,16 +72,16 @@ class NormStrategyConfig:
 
 @dataclass
 class ModelConfig:
-    width: int = MISSING
-    num_layers: int = MISSING
-    num_heads: int = MISSING
-    mlp_ratio: int = MISSING
-    vocab_size: int = MISSING
-    sequence_length: int = MISSING  # tokens
-    dropout: float = MISSING
+    width: Annotated[int, Ge(1), Le(2**17)] = MISSING
+    num_layers: Annotated[int, Ge(1), Le(1000)] = MISSING
+    num_heads: Annotated[int, Ge(1), Le(2**17)] = MISSING
+    mlp_ratio: Annotated[int, Ge(1), Le(1000)] = MISSING
+    vocab_size: Annotated[int, Ge(1), Le(2**24)] = MISSING
+    sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
+    dropout: Annotated[float, Ge(0), Lt(1)] = MISSING
     positions: Positions = MISSING
-    rope_base: float = MISSING
-    init_std: float = MISSING
+    rope_base: Annotated[float, Gt(1), Le(1e12)] = MISSING
+    init_std: Annotated[float, Gt(0), Le(100)] = MISSING
     attention: Attention = MISSING
 
 
@@ -80,30 +89,23 @@ class ModelConfig:
 class DataConfig:
     source: Any = MISSING  # how to read the corpus: `_target_` and its arguments
     path: Any = None  # file, folder, or a list of them
-    sequence_length: int = MISSING  # tokens
-    batch_size: int = MISSING  # sequences
-    val_fraction: float = MISSING  # share of the text, from the corpus' end
-    val_batches: int = MISSING
+    sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
+    batch_size: Annotated[int, Ge(1), Le(10**6)] = MISSING  # sequences
+    val_fraction: Annotated[float, Gt(0), Lt(1)] = MISSING  # share of the text, from the corpus' end
+    val_batches: Count = MISSING
     token_type: TokenType = MISSING
     cache_dir: str = MISSING
 
 
 @dataclass
-class ScheduleConfig:
-    _target_: str = MISSING
-    warmup_steps: int = MISSING
-    final_fraction: float = MISSING  # LR at the last step, as a share of the peak
-
-
-@dataclass
 class TrainerConfig:
-    max_steps: int = MISSING
+    max_steps: Count = MISSING
     precision: Precision = MISSING
     allow_emulated_bf16: bool = MISSING
-    grad_clip: float | None = MISSING  # global L2 norm; null: no clipping
-    accelerator: str = MISSING  # auto, cpu, gpu
-    threads: int | None = MISSING  # CPU threads; null: torch's default
-    checkpoint_every: int = MISSING  # steps
+    grad_clip: Positive | None = MISSING  # global L2 norm; null: no clipping
+    accelerator: Accelerator = MISSING
+    threads: Annotated[int, Ge(1), Le(1024)] | None = MISSING  # CPU threads; null: torch's default
+    checkpoint_every: Count = MISSING  # steps
     keep_checkpoint: bool = MISSING  # at the end of a run
     resume: str | None = MISSING  # path of a checkpoint
     progress_bar: bool = MISSING
@@ -112,20 +114,20 @@ class TrainerConfig:
 @dataclass
 class SearchConfig:
     name: str = MISSING
-    ladder: list[float] = MISSING  # peak LRs
+    ladder: list[Positive] = MISSING  # peak LRs
     mlflow_ui: str | None = MISSING  # address; null: no links to it
 
 
 @dataclass
 class Config:
-    lr: float = MISSING  # peak LR
-    seed: int = MISSING
+    lr: Positive = MISSING  # peak LR
+    seed: Seed = MISSING
     search: SearchConfig = field(default_factory=SearchConfig)
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     monitor: dict[str, Any] = field(default_factory=dict)
     divergence: dict[str, Any] = field(default_factory=dict)
@@ -145,11 +147,23 @@ def shipped(name: str) -> DictConfig:
     return config
 
 
-def check_keys(cfg: DictConfig, schema: type = Config, group: str = "") -> None:
-    """Raise UserError for a key that the schema does not have; `+key=` on the command line lets one in."""
-    known = {field.name: field.type for field in fields(schema)}
+def check_settings(cfg: DictConfig, schema: type = Config, group: str = "") -> None:
+    """Raise UserError for a key that the schema does not have, which `+key=` on the command line lets in, and
+    for a value out of bounds. What a `_target_` is given is checked where it is built.
+    """
+    known = get_type_hints(schema, include_extras=True)
     for key in map(str, cfg):
         if key not in known:
             raise UserError(f"{group}{key}: unknown key; allowed here: {', '.join(sorted(known))}")
+        if OmegaConf.is_missing(cfg, key):
+            continue
+        value = cfg[key]
         if is_dataclass(known[key]):
-            check_keys(cfg[key], known[key], f"{group}{key}.")  # type: ignore[arg-type]
+            if value is None:
+                raise UserError(f"{group}{key}=null: allowed: a choice of conf/{group}{key}/")
+            check_settings(value, known[key], f"{group}{key}.")
+        elif OmegaConf.is_config(value):
+            plain = OmegaConf.to_container(value, resolve=True, enum_to_str=True)
+            check_value(f"{group}{key}", plain, known[key])
+        else:
+            check_value(f"{group}{key}", value, known[key])

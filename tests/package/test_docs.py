@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import redline
 from hydra_plugins.max_lr.config import CommandLine
-from redline.config import CONF, Config, check_keys, register
+from redline.config import CONF, Config, check_settings, register
 from redline.search import Options, SearchResult, VariantResult
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ def test_the_map_and_the_path_to_a_verdict_name_files_that_exist():
 def test_commands_compose(path):
     for words in commands(path):
         cfg = composed(words)
-        check_keys(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+        check_settings(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
 
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=lambda path: path.name)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.max_lr._overrides import split, varied
 from hydra_plugins.max_lr.config import CommandLine, split_settings
-from redline.config import check_keys
+from redline.config import check_settings
 from redline.errors import UserError
 from redline.search import AtEnd, Options, Search, SearchResult, Variant
 from redline.search.policy.cost import cost_text
@@ -130,7 +130,7 @@ def _variants(
         values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen)
         with open_dict(cfg):
             del cfg["hydra"]
-        check_keys(cfg)
+        check_settings(cfg)
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         variants.append(
             Variant(

@@ -7,7 +7,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from redline.command_line import user_errors
-from redline.config import check_keys
+from redline.config import check_settings
 
 
 class CheckFirst(Callback):
@@ -22,6 +22,6 @@ class CheckFirst(Callback):
             del cfg["hydra"]
         # Hydra makes a warning of whatever else is raised here; the run then meets it again.
         with user_errors():
-            check_keys(cfg)
+            check_settings(cfg)
             check(cfg)
             open_corpus(cfg)

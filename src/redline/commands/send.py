@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from redline.command_line import user_errors
-from redline.config import CONF, check_keys, register
+from redline.config import CONF, check_settings, register
 from redline.errors import OutageError, UserError
 
 register()
@@ -21,7 +21,7 @@ def send() -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def _send(cfg: DictConfig) -> None:
     with user_errors():
-        check_keys(cfg)
+        check_settings(cfg)
         if "mlflow" not in cfg.tracker:
             raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
 

@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from redline.command_line import user_errors
-from redline.config import CONF, check_keys, register
+from redline.config import CONF, check_settings, register
 
 register()
 _SHOWS = {"--cfg", "-c", "--info", "-i"}
@@ -19,7 +19,7 @@ def train(cfg: DictConfig) -> float | None:
     from redline.training.single import train_once
 
     with user_errors():
-        check_keys(cfg)
+        check_settings(cfg)
         return train_once(cfg).val_loss
 
 

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-import hydra.utils
-from hydra.errors import InstantiationException
-
 from redline.data.batches import check_one_batch
 from redline.data.corpus import Corpus
 from redline.data.token_cache import TokenCorpus, prepare
-from redline.errors import UserError
+from redline.parts import Kind, find_part
+
+_SOURCE = Kind(
+    "a class with the methods `documents` and `identity`",
+    lambda target: hasattr(target, "documents") and hasattr(target, "identity"),
+)
 
 
 def open_corpus(cfg: Any) -> TokenCorpus:
@@ -18,9 +20,6 @@ def open_corpus(cfg: Any) -> TokenCorpus:
         UserError: a key out of range, a corpus that cannot be read, or one that does not fill a batch.
     """
     data = cfg.data
-    for key in ("sequence_length", "batch_size", "val_batches"):
-        if data[key] < 1:
-            raise UserError(f"data.{key}={data[key]}: out of range; allowed: 1 or more")
     corpus = prepare(
         _source(cfg),
         vocab_size=cfg.model.vocab_size,
@@ -39,10 +38,4 @@ def corpus_identity(cfg: Any) -> str:
 
 
 def _source(cfg: Any) -> Corpus:
-    try:
-        return hydra.utils.instantiate(cfg.data.source, _convert_="all")
-    except InstantiationException as error:
-        raise UserError(
-            f"data.source: cannot be made ({' '.join(str(error).splitlines())}); allowed: `_target_`, a class"
-            " such as those in redline.data.corpus, and its arguments"
-        ) from error
+    return find_part("data.source", cfg.data.source, _SOURCE)()

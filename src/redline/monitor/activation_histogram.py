@@ -1,20 +1,19 @@
-from collections.abc import Sequence
-
 from torch import Tensor
 
+from redline.bounds import Count
 from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.histogram import Octaves
-from redline.monitor.sites import ACTIVATIONS, Place, checked, on_activations
+from redline.monitor.histogram import Octaves, Power
+from redline.monitor.sites import Activations, Place, on_activations
 from redline.monitor.tap import Step, Tap
 
 
 class ActivationHistogram(Tap):
     """Arrays ``activation/<site>/layer_<l>``, counts over the bins between ``activation/edges``."""
 
-    def __init__(self, sites: Sequence[str], low: int, high: int, values: int) -> None:
+    def __init__(self, sites: Activations, low: Power, high: Power, values: Count) -> None:
         super().__init__()
-        self.sites = checked(sites, ACTIVATIONS)
+        self.sites = list(sites)
         self.octaves = Octaves(low, high, values)
 
     def attach(self, model: Transformer) -> None:

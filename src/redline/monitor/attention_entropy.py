@@ -2,6 +2,7 @@
 
 import torch
 
+from redline.bounds import Count
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import Sample, check_sample, on_logits
@@ -13,7 +14,7 @@ class AttentionEntropy(Tap):
     site `prob`; the mean over the sampled queries.
     """
 
-    def __init__(self, queries: int, sequences: int) -> None:
+    def __init__(self, queries: Count, sequences: Count) -> None:
         super().__init__()
         check_sample(queries, sequences)
         self.queries, self.sequences = queries, sequences

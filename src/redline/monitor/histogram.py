@@ -1,11 +1,13 @@
 """Counts over bins that are the same for every tensor at every step: one for each sign and power of two."""
 
+from typing import Annotated
+
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from redline.errors import UserError
-
+Power = Annotated[int, Ge(-126), Le(127)]  # of two, as far as fp32 goes
 _NEARLY_ZERO = 1e-3
 
 
@@ -19,9 +21,7 @@ class Octaves:
 
     def __init__(self, low: int, high: int, values: int) -> None:
         if not low < high:
-            raise UserError(f"low={low}: allowed: below high={high}")
-        if values < 1:
-            raise UserError(f"values={values}: allowed: 1 or more")
+            raise ValueError(f"low={low}: allowed: below high={high}")
         self.low, self.reach, self.values = low, high - low, values
 
     def edges(self) -> np.ndarray:

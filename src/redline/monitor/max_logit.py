@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from redline.bounds import Count
 from redline.metrics import MAX_LOGIT
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
@@ -15,7 +16,7 @@ class MaxLogit(Tap):
     with ``per_head`` also ``attention/max_logit/layer_<l>/head_<h>``.
     """
 
-    def __init__(self, queries: int, sequences: int, per_head: bool) -> None:
+    def __init__(self, queries: Count, sequences: Count, per_head: bool) -> None:
         super().__init__()
         check_sample(queries, sequences)
         self.queries, self.sequences, self.per_head = queries, sequences, per_head

@@ -1,6 +1,5 @@
 """How large the gradients of the linears' outputs are."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.sites import OUTPUTS, Place, checked, outputs, third
+from redline.monitor.sites import Outputs, Place, outputs, third
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import trained_weight
 
@@ -38,9 +37,9 @@ class OutputGradNorm(Tap):
     ``v``, the parts of QKV's.
     """
 
-    def __init__(self, sites: Sequence[str]) -> None:
+    def __init__(self, sites: Outputs) -> None:
         super().__init__()
-        self.sites = checked(sites, OUTPUTS)
+        self.sites = list(sites)
         self.probes: dict[Place, Tensor] = {}
 
     def attach(self, model: Transformer) -> None:

@@ -1,14 +1,13 @@
 """How large the activations are: the paper's curves, and the residual stream's."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from redline.metrics import NORM, RMS, of_layer
 from redline.model import Transformer
-from redline.monitor.sites import ACTIVATIONS, Place, checked, checked_statistics, on_activations
+from redline.monitor.sites import Activations, Place, Statistics, on_activations
 from redline.monitor.tap import Step, Tap
 
 
@@ -20,10 +19,10 @@ class OutputNorm(Tap):
     the QKV linear gives them; ``block_in``, a block's input; ``residual``, the residual stream after a block.
     """
 
-    def __init__(self, sites: Sequence[str], statistics: Sequence[str]) -> None:
+    def __init__(self, sites: Activations, statistics: Statistics) -> None:
         super().__init__()
-        self.sites = checked(sites, ACTIVATIONS)
-        self.statistics = checked_statistics(statistics)
+        self.sites = list(sites)
+        self.statistics = list(statistics)
         self.norms: dict[Place, Tensor] = {}  # (B,T) each
         self.channels: dict[Place, int] = {}
 

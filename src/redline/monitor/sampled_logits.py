@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redline.errors import UserError
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.tap import Tap
@@ -41,11 +40,9 @@ See = Callable[[int, ScaledDotProduct, Sample], None]  # with the layer and the 
 
 
 def check_sample(queries: int, sequences: int) -> None:
-    """Raises UserError; the caller adds the key."""
-    if queries < 1:
-        raise UserError(f"queries={queries}: allowed: 1 or more")
-    if not 1 <= sequences <= queries:
-        raise UserError(f"sequences={sequences}: allowed: from 1 to queries={queries}")
+    """Raises ValueError."""
+    if sequences > queries:
+        raise ValueError(f"sequences={sequences}: allowed: from 1 to queries={queries}")
 
 
 def on_logits(tap: Tap, model: Transformer, queries: int, sequences: int, see: See) -> None:

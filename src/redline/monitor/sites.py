@@ -1,39 +1,26 @@
 """The places in a block that taps look at, by the names that metrics and configurations give them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal
 
+from annotated_types import Len
 from torch import Tensor, nn
 
-from redline.errors import UserError
-from redline.metrics import NORM, RMS
 from redline.model import Transformer
 from redline.monitor.tap import Tap
 
 LINEARS = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 _QKV_PARTS = ("q", "k", "v")  # of the QKV linear's output, before any norm of theirs
-OUTPUTS = (*LINEARS, *_QKV_PARTS)
-ACTIVATIONS = (*OUTPUTS, "block_in", "residual")
-_STATISTICS = (NORM, RMS)
+
+# What a tap may be told.
+Linears = Annotated[Sequence[Literal["qkv", "proj", "fc1", "fc2"]], Len(1)]
+Outputs = Annotated[Sequence[Literal["qkv", "proj", "fc1", "fc2", "q", "k", "v"]], Len(1)]
+Activations = Annotated[
+    Sequence[Literal["qkv", "proj", "fc1", "fc2", "q", "k", "v", "block_in", "residual"]], Len(1)
+]
+Statistics = Annotated[Sequence[Literal["norm", "rms"]], Len(1)]
 
 Place = tuple[str, int]  # a site and its layer
-
-
-def checked(sites: Sequence[str], allowed: Sequence[str]) -> list[str]:
-    """The sites as a list. Raises UserError for an unknown one; the caller adds the key."""
-    if not sites:
-        raise UserError(f"sites=[]: allowed: some of {', '.join(allowed)}")
-    for site in sites:
-        if site not in allowed:
-            raise UserError(f"sites={site}: allowed: {', '.join(allowed)}")
-    return list(sites)
-
-
-def checked_statistics(statistics: Sequence[str]) -> list[str]:
-    """The statistics as a list. Raises UserError as `checked` does."""
-    for statistic in statistics:
-        if statistic not in _STATISTICS:
-            raise UserError(f"statistics={statistic}: allowed: {', '.join(_STATISTICS)}")
-    return list(statistics)
 
 
 def linears(model: Transformer, sites: Sequence[str]) -> Iterator[tuple[Place, nn.Linear]]:

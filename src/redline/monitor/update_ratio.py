@@ -1,13 +1,11 @@
 """How far a step moves the weights."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.sites import Linears, linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import effective_weight
 
@@ -17,9 +15,9 @@ class UpdateRatio(Tap):
     multiplies with, over the L2 norm of that matrix before. A step that is read holds a copy of the weights.
     """
 
-    def __init__(self, sites: Sequence[str]) -> None:
+    def __init__(self, sites: Linears) -> None:
         super().__init__()
-        self.sites = checked(sites, tuple(LINEARS))
+        self.sites = list(sites)
         self.before: list[Tensor] = []
 
     def attach(self, model: Transformer) -> None:

@@ -1,12 +1,10 @@
 """How large the gradients of the weights are."""
 
-from collections.abc import Sequence
-
 import torch
 
 from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.sites import Linears, linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import trained_weight
 
@@ -16,9 +14,9 @@ class WeightGradNorm(Tap):
     there; under a reparametrization that is the matrix which the weight is made from.
     """
 
-    def __init__(self, sites: Sequence[str]) -> None:
+    def __init__(self, sites: Linears) -> None:
         super().__init__()
-        self.sites = checked(sites, tuple(LINEARS))
+        self.sites = list(sites)
 
     def attach(self, model: Transformer) -> None:
         self.weights = {place: trained_weight(linear) for place, linear in linears(model, self.sites)}

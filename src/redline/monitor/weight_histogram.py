@@ -1,9 +1,8 @@
-from collections.abc import Sequence
-
+from redline.bounds import Count
 from redline.metrics import of_layer
 from redline.model import Transformer
-from redline.monitor.histogram import Octaves
-from redline.monitor.sites import LINEARS, checked, linears
+from redline.monitor.histogram import Octaves, Power
+from redline.monitor.sites import Linears, linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import effective_weight
 
@@ -13,9 +12,9 @@ class WeightHistogram(Tap):
     linear multiplied with in this step.
     """
 
-    def __init__(self, sites: Sequence[str], low: int, high: int, values: int) -> None:
+    def __init__(self, sites: Linears, low: Power, high: Power, values: Count) -> None:
         super().__init__()
-        self.sites = checked(sites, tuple(LINEARS))
+        self.sites = list(sites)
         self.octaves = Octaves(low, high, values)
 
     def attach(self, model: Transformer) -> None:

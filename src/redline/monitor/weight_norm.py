@@ -1,13 +1,12 @@
 """How large the weights are."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 
 from redline.metrics import NORM, RMS, of_layer
 from redline.model import Transformer
-from redline.monitor.sites import LINEARS, checked, checked_statistics, linears
+from redline.monitor.sites import Linears, Statistics, linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import effective_weight
 
@@ -17,10 +16,10 @@ class WeightNorm(Tap):
     ``weight_rms/<site>/layer_<l>``, the root of the mean square.
     """
 
-    def __init__(self, sites: Sequence[str], statistics: Sequence[str]) -> None:
+    def __init__(self, sites: Linears, statistics: Statistics) -> None:
         super().__init__()
-        self.sites = checked(sites, tuple(LINEARS))
-        self.statistics = checked_statistics(statistics)
+        self.sites = list(sites)
+        self.statistics = list(statistics)
 
     def attach(self, model: Transformer) -> None:
         self.linears = dict(linears(model, self.sites))

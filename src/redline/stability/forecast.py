@@ -3,7 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
+
+from redline.bounds import Positive, Steps
+
+Ramp = Annotated[float, Ge(0), Le(1e6)]
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,9 @@ class Forecaster:
     """
 
     def __init__(
-        self, *, max_logit: float | None, output_gain: float | None, warmup_steps: int, ramp: float
+        self, *, max_logit: Positive | None, output_gain: Positive | None, warmup_steps: Steps, ramp: Ramp
     ) -> None:
         self.limits = {"max_logit": max_logit, "output_gain": output_gain}
-        for name, limit in self.limits.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name}={limit}: allowed: a number above 0, or null")
-        if not ramp >= 0:
-            raise ValueError(f"ramp={ramp}: allowed: a number of at least 0")
         self.warmup_steps, self.ramp = warmup_steps, ramp
         self.first: dict[str, float] = {}
         self.forecast: Forecast | None = None

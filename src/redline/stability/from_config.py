@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import instantiate
-
 from redline.errors import UserError
+from redline.parts import Kind, find_part, subclass_of
 from redline.stability.forecast import Forecaster
+from redline.stability.rules import EndRule, OnlineRule, SearchRule
 
 MODES = ("off", "warn", "end")
 _FORECAST_KEYS = ("forecast", "forecaster")
+_RULE = Kind(
+    "a subclass of redline.stability.OnlineRule, EndRule or SearchRule",
+    subclass_of(OnlineRule, EndRule, SearchRule),
+)
+_FORECASTER = Kind("a subclass of redline.stability.Forecaster", subclass_of(Forecaster))
 
 
 def rule_specs(divergence: Mapping[Any, Any]) -> dict[str, Any]:
@@ -18,8 +23,12 @@ def rule_specs(divergence: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
-    """The rules of a configuration that are of this ``kind``, by name."""
-    rules = {name: instantiate(spec) for name, spec in rule_specs(specs).items() if spec is not None}
+    """The rules of a configuration that are of this ``kind``, by name. Raises UserError."""
+    rules = {
+        name: find_part(f"divergence.{name}", spec, _RULE)()
+        for name, spec in rule_specs(specs).items()
+        if spec is not None
+    }
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}
 
 
@@ -31,4 +40,6 @@ def build_forecaster(specs: Mapping[Any, Any]) -> tuple[str, Forecaster | None]:
     mode = "off" if specs["forecast"] is False else specs["forecast"]  # YAML reads a bare off as false
     if mode not in MODES:
         raise UserError(f"divergence.forecast={mode}: allowed: {', '.join(MODES)}")
-    return mode, None if mode == "off" else instantiate(specs["forecaster"])
+    if mode == "off":
+        return mode, None
+    return mode, find_part("divergence.forecaster", specs["forecaster"], _FORECASTER)()

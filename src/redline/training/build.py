@@ -1,20 +1,35 @@
 """From the composed configuration to the objects of a run."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
-from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
 
 from redline.errors import UserError
 from redline.model import SITES, Transformer
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
+from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
 from redline.training.module import LanguageModel
 from redline.training.precision import check_precision, fastest_precision
+
+_TRANSFORM = Kind(
+    "a subclass of torch.nn.Module whose first argument is the site", subclass_of(nn.Module), positional=1
+)
+_OPTIMIZER = Kind(
+    "a subclass of torch.optim.Optimizer, or a function that returns one",
+    returns(Optimizer),
+    positional=2,
+)
+_SCHEDULE = Kind(
+    "a function of `step` and `max_steps`",
+    has_parameters("step", "max_steps"),
+    positional=1,
+    named=("max_steps",),
+)
 
 
 def build_model(cfg: DictConfig) -> Transformer:
@@ -26,23 +41,11 @@ def build_model(cfg: DictConfig) -> Transformer:
                 f"norm_strategy.{site}: not set; begin the variant's YAML with `defaults: [baseline, _self_]`"
             )
         spec = cfg.norm_strategy[site]
-        transforms[site] = None if spec is None else _transform(site, spec)
+        transforms[site] = None if spec is None else find_part(f"norm_strategy.{site}", spec, _TRANSFORM)
     shape = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(shape, dict)
     shape["sequence_length"] = cfg.data.sequence_length
     return Transformer(transforms, **{str(key): value for key, value in shape.items()})
-
-
-def _transform(site: str, spec: Any) -> Callable[..., Any]:
-    """From the site to its transform. Raises UserError for arguments that do not fit."""
-    make = instantiate(spec, _partial_=True, _convert_="all")
-    arguments = inspect.signature(make.func)
-    try:
-        arguments.bind(None, *make.args, **make.keywords)
-    except TypeError as error:
-        allowed = ", ".join([*arguments.parameters][1:]) or "none"
-        raise UserError(f"norm_strategy.{site}: {error}; allowed arguments: {allowed}") from error
-    return make
 
 
 def count_parameters(cfg: DictConfig) -> int:
@@ -57,7 +60,7 @@ def build_module(cfg: DictConfig) -> LanguageModel:
     return LanguageModel(
         build_model(cfg),
         lr=cfg.lr,
-        optimizer=instantiate(cfg.optimizer),
+        optimizer=find_part("optimizer", cfg.optimizer, _OPTIMIZER),
         schedule=build_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
@@ -65,9 +68,7 @@ def build_module(cfg: DictConfig) -> LanguageModel:
 
 def build_schedule(cfg: DictConfig) -> Callable[[int], float]:
     """From a step to the share of the peak LR."""
-    # Not Hydra's partial: that one looks its target up again at every step.
-    settings = {str(key): value for key, value in cfg.schedule.items() if key != "_target_"}
-    return partial(get_method(cfg.schedule._target_), max_steps=cfg.trainer.max_steps, **settings)
+    return partial(find_part("schedule", cfg.schedule, _SCHEDULE), max_steps=cfg.trainer.max_steps)
 
 
 def build_monitor(cfg: DictConfig) -> Monitor:

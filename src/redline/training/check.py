@@ -1,61 +1,131 @@
 """What can be found wrong with a configuration before any training."""
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import copy
+import os
+import traceback
+import warnings
 
+import lightning as L
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from redline.errors import UserError
+from redline.model import SITES
+from redline.monitor import Monitor
+from redline.parts import told
 from redline.stability import build_forecaster, build_rules
-from redline.training.build import build_model, build_monitor, build_schedule, device_of
-from redline.training.checkpoints import check_resume
+from redline.training.build import build_model, build_module, build_monitor, build_schedule, device_of
+from redline.training.environment import quieten
+from redline.training.module import LanguageModel
 from redline.training.precision import check_precision
 from redline.training.trackers import check_trackers
 
+_BYTES_PER_PARAMETER = 16  # fp32: the weight, its gradient and Adam's two means
+_MOST_TRAINED = 50_000_000  # parameters of one block, above which the tiny run is left out
+_SCHEDULE_POINTS = 10_000
+_TINY = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
+_TINY_BATCH = 2  # sequences
+
 
 def check(cfg: DictConfig) -> None:
-    """Raise UserError for a run that cannot work; costs milliseconds and no memory for weights."""
-    if not 0 < cfg.lr < math.inf:
-        raise UserError(f"lr={cfg.lr}: allowed: a number above 0")
-    _at_least(cfg, 1, ["trainer.max_steps", "trainer.checkpoint_every", "model.width", "model.num_layers"])
-    _at_least(cfg, 1, ["model.num_heads", "model.mlp_ratio"])
-    _at_least(cfg, 1, ["data.sequence_length", "data.batch_size", "data.val_batches"])
-    _at_least(cfg, 0, ["seed", "schedule.warmup_steps"])
-    if not 0 <= cfg.model.dropout < 1:
-        raise UserError(f"model.dropout={cfg.model.dropout}: allowed: from 0 to below 1")
-    if cfg.trainer.grad_clip is not None and not cfg.trainer.grad_clip > 0:
-        raise UserError(f"trainer.grad_clip={cfg.trainer.grad_clip}: allowed: a number above 0, or null")
+    """Raise UserError for a run that cannot work: all of it is built, and one block of its model takes two
+    steps on the CPU. Takes about a second.
+    """
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_rules(cfg.divergence, object)
     check_trackers(cfg.tracker)
-    check_resume(cfg)
     mode, _ = build_forecaster(cfg.divergence)
     if not build_monitor(cfg).taps and mode == "end":
         raise UserError("divergence.forecast=end: the monitor reads nothing; allowed: warn, off, or taps")
+    _check_schedule(cfg)
     with torch.device("meta"):
-        build_model(cfg)
-    _can_be_called("schedule", lambda: build_schedule(cfg)(0))
-    some = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
-    _can_be_called("optimizer", lambda: instantiate(cfg.optimizer)(some, cfg.lr))
+        parameters = sum(its.numel() for its in build_model(cfg).parameters())
+    _check_memory(cfg, parameters)
+    _train_tiny(cfg)
 
 
-def _can_be_called(group: str, call: Callable[[], Any]) -> None:
-    try:
-        call()
-    # Python's words for an argument that there is not, torch's for a number out of range.
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{group}: {error}; allowed: what conf/{group}/ shows") from error
+def _check_schedule(cfg: DictConfig) -> None:
+    warmup, steps = cfg.schedule.warmup_steps, cfg.trainer.max_steps
+    if warmup >= steps:
+        raise UserError(f"schedule.warmup_steps={warmup}: allowed: less than trainer.max_steps={steps}")
+    schedule = build_schedule(cfg)
+    for step in {*range(0, steps, max(1, steps // _SCHEDULE_POINTS)), steps - 1}:
+        share = schedule(step)
+        if not (isinstance(share, int | float) and 0 <= share <= 1 + 1e-9):
+            raise UserError(f"schedule: gives {share} at step {step}; allowed: a share of the peak, 0 to 1")
 
 
-def _at_least(cfg: DictConfig, least: int, keys: Sequence[str]) -> None:
-    for key in keys:
-        group, _, name = key.rpartition(".")
-        value = (cfg[group] if group else cfg)[name]
-        if value < least:
-            raise UserError(f"{key}={value}: allowed: {least} or more")
+def _check_memory(cfg: DictConfig, parameters: int) -> None:
+    model, data, device = cfg.model, cfg.data, device_of(cfg)
+    logits = 2 * data.batch_size * data.sequence_length * model.vocab_size  # and their gradient
+    needed = _BYTES_PER_PARAMETER * parameters + 4 * (logits + data.sequence_length**2)
+    if device.type == "cuda":
+        there = torch.cuda.get_device_properties(device).total_memory
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"model.width={model.width}, model.num_layers={model.num_layers}, model.vocab_size="
+            f"{model.vocab_size}, data.batch_size={data.batch_size}: training needs at least "
+            f"{needed / 2**30:.3g} GiB; allowed: what fits into {there / 2**30:.3g} GiB, this {device.type}'s"
+        )
+
+
+def _train_tiny(cfg: DictConfig) -> None:
+    """Two steps of one block at its full width, with every tap read at each."""
+    cfg = copy.deepcopy(cfg)
+    for name, most in _TINY.items():
+        cfg.model[name] = min(cfg.model[name], most)
+    cfg.data.sequence_length = min(cfg.data.sequence_length, cfg.model.sequence_length)
+    with torch.device("meta"):
+        if sum(its.numel() for its in build_model(cfg).parameters()) > _MOST_TRAINED:
+            return
+    monitor = build_monitor(cfg)
+    for tap in monitor.taps.values():
+        tap.every = 1
+    module = build_module(cfg)
+    quieten()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Lightning: this is no run
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_steps=2,
+            logger=False,
+            callbacks=[monitor],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        try:
+            trainer.fit(module, _tiny_batches(cfg))
+        # Whatever a part of the user's own raises.
+        except Exception as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}") from error
+
+
+def _tiny_batches(cfg: DictConfig) -> DataLoader[Tensor]:
+    shape = (2, _TINY_BATCH, cfg.data.sequence_length + 1)
+    return DataLoader([*torch.randint(cfg.model.vocab_size, shape)], batch_size=None)  # type: ignore[arg-type]
+
+
+def _key_of(error: Exception, module: LanguageModel, monitor: Monitor) -> str:
+    """The key of the part whose code was running."""
+    sites = {id(its): name for name, its in module.model.named_modules()}
+    taps = {id(its): name for name, its in monitor.taps.items()}
+    found = "model"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        its = frame.f_locals.get("self")
+        if id(its) in taps:
+            found = f"monitor.taps.{taps[id(its)]}"
+        elif isinstance(its, Optimizer):
+            found = "optimizer"
+        elif (name := sites.get(id(its))) is not None:
+            site = "linear" if ".parametrizations." in name else name.rpartition(".")[2]
+            found = f"norm_strategy.{site}" if site in SITES else found
+    return found

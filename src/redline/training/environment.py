@@ -1,9 +1,11 @@
 """What a run was made with: software, commit, machine and settings."""
 
 import functools
+import logging
 import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,3 +69,12 @@ def _commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def quieten() -> None:
+    """Lightning's advice on loggers, workers and devices does not apply to runs made by us."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
+    warnings.filterwarnings("ignore", message=".*IterableDataset.*|.*isinstance.treespec.*")

@@ -1,18 +1,22 @@
 """Optimizers that `conf/optimizer/` chooses from: functions from parameters and peak LR."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Annotated
 
+from annotated_types import Ge, Le
 from torch import nn
 from torch.optim import AdamW
+
+from redline.bounds import Epsilon, Kept
 
 
 def adamw(
     parameters: Iterable[nn.Parameter],
     lr: float,
     *,
-    betas: Sequence[float],
-    eps: float,
-    weight_decay: float,
+    betas: tuple[Kept, Kept],
+    eps: Epsilon,
+    weight_decay: Annotated[float, Ge(0), Le(1000)],
     independent: bool,
 ) -> AdamW:
     """AdamW; matrices decay, gains and biases do not.

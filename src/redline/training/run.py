@@ -1,8 +1,5 @@
 """One training run, from its configuration to its outcome."""
 
-import logging
-import os
-import warnings
 from dataclasses import replace
 
 import lightning as L
@@ -17,7 +14,6 @@ from redline.data.datamodule import TokenData
 from redline.search import Score, Trial
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
-from redline.training.check import check
 from redline.training.checkpoints import (
     CHECKPOINT,
     AtomicCheckpointIO,
@@ -26,7 +22,7 @@ from redline.training.checkpoints import (
     checkpoint_to_resume,
 )
 from redline.training.early_warning import early_warning
-from redline.training.environment import environment, resolved
+from redline.training.environment import environment, quieten, resolved
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.reporting import Report
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
@@ -35,10 +31,9 @@ from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_
 def run(cfg: DictConfig, trial: Trial) -> Score:
     """Train as ``cfg`` says, keeping a checkpoint in the trial's directory; its rules judge the run.
 
-    A checkpoint that is already there is resumed. Raises UserError for a mistake in ``cfg``; any other
-    exception is a crash, not an outcome.
+    A checkpoint that is already there is resumed. ``cfg`` has passed `check`. Raises UserError where it
+    cannot be resumed; any other exception is a crash, not an outcome.
     """
-    check(cfg)
     quieten()
     keep_freed_memory()
     if cfg.trainer.threads is not None:
@@ -141,12 +136,3 @@ def _describe(cfg: DictConfig, trackers: Trackers) -> None:
     trackers.log_file("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
     del config["search"]  # it is a tag already
     trackers.log_hyperparams(config)
-
-
-def quieten() -> None:
-    """Lightning's advice on loggers, workers and devices does not apply to runs made by us."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
-    warnings.filterwarnings("ignore", message=".*IterableDataset.*|.*isinstance.treespec.*")

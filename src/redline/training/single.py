@@ -10,8 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from redline.config import check_settings
 from redline.search import Facts, Trial
 from redline.stability import Outcome, Progress, Watch, build_rules
+from redline.training.check import check
 from redline.training.checkpoints import CHECKPOINT
 from redline.training.outbox import drain
 from redline.training.run import run
@@ -20,13 +22,19 @@ log = logging.getLogger(__name__)
 
 
 def train_once(cfg: DictConfig) -> Outcome:
-    """Train ``cfg`` in Hydra's output directory and print how it ended. Raises UserError."""
+    """Train ``cfg``, which has passed `check`, in Hydra's output directory and print how it ended."""
     job = HydraConfig.get()
-    return train_in(Path(job.runtime.output_dir), cfg, job.runtime.choices["norm"])
+    return _train(Path(job.runtime.output_dir), cfg, job.runtime.choices["norm"])
 
 
 def train_in(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     """The same in a folder that is told, as a notebook does it; ``norm`` is the variant's name."""
+    check_settings(cfg)
+    check(cfg)
+    return _train(directory, cfg, norm)
+
+
+def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     max_steps = cfg.trainer.max_steps
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", max_steps, shown=cfg.trainer.progress_bar)
     rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)

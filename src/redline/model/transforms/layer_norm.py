@@ -1,7 +1,10 @@
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from redline.bounds import Epsilon
 from redline.errors import UserError
 from redline.model.norm_strategy import Site
 
@@ -16,7 +19,7 @@ class LayerNorm(nn.Module):
     Raises UserError where the span is missing or impossible.
     """
 
-    def __init__(self, site: Site, span: str | None = None, eps: float = 1e-5) -> None:
+    def __init__(self, site: Site, span: Literal["head", "full"] | None = None, eps: Epsilon = 1e-5) -> None:
         super().__init__()
         site.require("LayerNorm", "BTD", "BHTK")
         spans = ("head", "full") if site.axes == "BHTK" else (None, "full")

@@ -1,8 +1,11 @@
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Len
 from torch import Tensor, nn
 
+from redline.bounds import Count, Positive
 from redline.errors import UserError
 from redline.model.norm_strategy import Site
 
@@ -13,7 +16,9 @@ class LayerScale(nn.Module):
     ``init`` lists pairs (number of layers up to which it holds, or null for any depth; initial factor).
     """
 
-    def __init__(self, site: Site, init: Sequence[tuple[int | None, float]]) -> None:
+    def __init__(
+        self, site: Site, init: Annotated[Sequence[tuple[Count | None, Positive]], Len(1, 100)]
+    ) -> None:
         super().__init__()
         site.require("LayerScale", "BTD")
         fitting = [value for depth, value in init if depth is None or site.num_layers <= depth]

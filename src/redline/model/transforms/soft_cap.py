@@ -1,18 +1,16 @@
 import torch
 from torch import Tensor, nn
 
-from redline.errors import UserError
+from redline.bounds import Positive
 from redline.model.norm_strategy import Site
 
 
 class SoftCap(nn.Module):
     """``cap * tanh(x / cap)``: bounds attention logits smoothly (Gemma 2; Rybakov et al. 2024)."""
 
-    def __init__(self, site: Site, cap: float) -> None:
+    def __init__(self, site: Site, cap: Positive) -> None:
         super().__init__()
         site.require("SoftCap", "BHTT", "BHTK", "BTD")
-        if cap <= 0:
-            raise UserError(f"norm_strategy.{site.name}.cap={cap}: allowed: a number above 0")
         self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:

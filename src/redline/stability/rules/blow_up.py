@@ -1,3 +1,4 @@
+from redline.bounds import Count, Kept, Steps
 from redline.stability.rules.base import OnlineRule
 from redline.stability.rules.smoothing import RunningMean
 
@@ -5,7 +6,7 @@ from redline.stability.rules.smoothing import RunningMean
 class BlowUp(OnlineRule):
     """After warm-up the smoothed loss stays above the loss at initialisation for ``patience`` steps."""
 
-    def __init__(self, warmup_steps: int, patience: int, smoothing: float) -> None:
+    def __init__(self, warmup_steps: Steps, patience: Count, smoothing: Kept) -> None:
         self.warmup_steps, self.patience = warmup_steps, patience
         self.mean = RunningMean(smoothing)
         self.initial_loss: float | None = None

@@ -1,3 +1,7 @@
+from typing import Annotated
+
+from annotated_types import Ge
+
 from redline.stability.outcome import Outcome
 from redline.stability.rules.base import SearchRule
 
@@ -8,7 +12,7 @@ class Degraded(SearchRule):
     Only smaller LRs count, so an under-trained low rung is never called diverged.
     """
 
-    def __init__(self, tolerance: float) -> None:
+    def __init__(self, tolerance: Annotated[float, Ge(0)]) -> None:
         self.tolerance = tolerance
 
     def broken_by(self, outcome: Outcome, smaller: list[Outcome]) -> bool:

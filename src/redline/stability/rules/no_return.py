@@ -1,5 +1,6 @@
 import math
 
+from redline.bounds import Count, Kept, Positive
 from redline.stability.rules.base import OnlineRule
 from redline.stability.rules.smoothing import RunningMean
 
@@ -11,7 +12,7 @@ class NoReturn(OnlineRule):
     A rise that does come back is counted in ``spikes``.
     """
 
-    def __init__(self, rise: float, patience: int, smoothing: float) -> None:
+    def __init__(self, rise: Positive, patience: Count, smoothing: Kept) -> None:
         self.rise, self.patience = rise, patience
         self.mean = RunningMean(smoothing)
         self.best = math.inf

@@ -5,8 +5,7 @@ class RunningMean:
     """
 
     def __init__(self, smoothing: float) -> None:
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"smoothing={smoothing}: allowed: from 0 to below 1")
+        assert 0 <= smoothing < 1
         self.smoothing = smoothing
         self.total = 0.0
         self.weight = 0.0

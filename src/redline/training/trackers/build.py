@@ -1,14 +1,18 @@
 """From the configuration's trackers to loggers."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
-from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
+from redline.bounds import check_value
 from redline.errors import UserError
+from redline.parts import Kind, find_part, returns
 from redline.training.trackers.trackers import TrackedRun, Trackers
 
 _STORES = ("http://", "https://", "sqlite://", "postgresql", "mysql", "mssql", "databricks")
+_TRACKER = Kind("a Lightning logger, or a function that returns one", returns(Logger), named=("run",))
 
 
 def check_trackers(trackers: DictConfig) -> None:
@@ -24,20 +28,23 @@ def check_trackers(trackers: DictConfig) -> None:
                 f"install it with pip install 'redline[{name}]'"
             )
         uri = spec.get("tracking_uri", _STORES[0])
+        check_value(f"tracker.{name}.tracking_uri", uri, str)
         if not uri.startswith(_STORES):
             shown = uri.rpartition("@")[2]
             raise UserError(
                 f"tracker.{name}.tracking_uri={shown}: allowed: sqlite:///PATH, "
                 "postgresql://USER:PASSWORD@HOST/DATABASE or http://HOST:PORT"
             )
+        _found(name, spec)
+
+
+def _found(name: str, spec: DictConfig) -> Callable[..., Logger]:
+    arguments = {str(key): value for key, value in spec.items() if key != "requires"}
+    return find_part(f"tracker.{name}", arguments, _TRACKER)
 
 
 def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
     """The chosen loggers, made for ``run``."""
-    loggers = []
-    for spec in trackers.values():
-        settings = {str(key): value for key, value in spec.items() if key != "requires"}
-        loggers.append(instantiate(settings, run=run))
-    together = Trackers(loggers)
+    together = Trackers([_found(str(name), spec)(run=run) for name, spec in trackers.items()])
     together.set_tags(run.tags)  # also for a resumed run
     return together

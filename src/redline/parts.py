@@ -1,0 +1,140 @@
+"""What a `_target_` of the configuration names: found, checked, and made.
+
+A group is for one kind of part: a schedule is a schedule. The arguments and their bounds are those of the
+part's own signature, so a part that a user writes is checked like ours.
+"""
+
+import inspect
+import sysconfig
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from redline.bounds import check_value, shown
+from redline.errors import UserError
+
+_OURS_OR_INSTALLED = (Path(__file__).parent, *map(Path, {*sysconfig.get_paths().values()}))
+_OWN_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a group of the configuration is for, and the arguments that the program adds: so many positional
+    ones, and those named.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+    positional: int = 0
+    named: tuple[str, ...] = ()
+
+
+def subclass_of(*bases: type) -> Callable[[Any], bool]:
+    return lambda target: isinstance(target, type) and issubclass(target, bases)
+
+
+def returns(*bases: type) -> Callable[[Any], bool]:
+    """Fits these classes, and functions that say they give one."""
+    return lambda target: subclass_of(*bases)(target) or subclass_of(*bases)(_hints(target).get("return"))
+
+
+def has_parameters(*names: str) -> Callable[[Any], bool]:
+    return lambda target: {*names} <= {*_parameters(target)}
+
+
+def find_part(key: str, spec: Any, kind: Kind) -> Callable[..., Any]:
+    """What makes the part from the program's arguments. Raises UserError for what is not of this kind, and
+    for an argument that is unknown, missing or out of bounds.
+    """
+    plain = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
+    if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
+        raise UserError(f"{key}={shown(plain)}: allowed: {kind.words} as _target_, and its arguments")
+    arguments = {str(name): value for name, value in plain.items() if name not in _OWN_KEYS}
+    target = _find(f"{key}._target_", plain["_target_"])
+    parameters = _parameters(target)
+    if not kind.fits(target) or len(parameters) < kind.positional:
+        raise UserError(f"{key}._target_={plain['_target_']}: allowed: {kind.words}")
+    own = {name: its for name, its in [*parameters.items()][kind.positional :] if name not in kind.named}
+    _check_arguments(key, target, arguments, own)
+    return partial(_make, key, target, arguments)
+
+
+def _find(key: str, name: str) -> Any:
+    # Not Hydra's get_method: it does not look at the list of what is never called from a configuration.
+    try:
+        return instantiate({"_target_": name, "_partial_": True}).func
+    except InstantiationException as error:
+        raise UserError(f"{key}={name}: {told(error)}") from error
+
+
+def _check_arguments(
+    key: str, target: Any, arguments: Mapping[str, Any], own: Mapping[str, inspect.Parameter]
+) -> None:
+    """``own``: the parameters that the configuration fills."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = {name: its for name, its in own.items() if its.kind not in several}
+    for name in arguments:
+        if name not in named and len(named) == len(own):
+            raise UserError(f"{key}.{name}: unknown argument; allowed: {', '.join(named) or 'none'}")
+    for name, parameter in named.items():
+        if name not in arguments and parameter.default is inspect.Parameter.empty:
+            raise UserError(f"{key}.{name}: not set; {target.__name__} needs it")
+    hints = _hints(target)
+    for name, value in arguments.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            raise UserError(f"{key}.{name}: allowed: plain values, no _target_")
+        check_value(f"{key}.{name}", value, hints.get(name, Any))
+
+
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):  # one written in C says nothing of its arguments
+        return {}
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009  # mypy
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # a user's own, which need not make sense
+        return {}
+
+
+def _make(key: str, target: Any, arguments: Mapping[str, Any], *given: Any, **more: Any) -> Any:
+    with mistakes_in(key):
+        return target(*given, **arguments, **more)
+
+
+class mistakes_in:  # noqa: N801  # reads as a statement
+    """Whatever a part raises is told in one line with its key, and the place in the user's own file."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            raise UserError(f"{self.key}: {told(error)}") from error
+
+
+def told(error: Exception) -> str:
+    """The first cause in one line; with file and line where that is in code neither ours nor installed."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split()) or type(error).__name__
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(Path(frame.filename).is_relative_to(folder) for folder in _OURS_OR_INSTALLED)
+    ]
+    return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {text}" if own else text
