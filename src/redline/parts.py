@@ -57,7 +57,7 @@ def find_part(key: str, spec: Any, kind: Kind) -> Callable[..., Any]:
     if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
         raise UserError(f"{key}={shown(plain)}: allowed: {kind.words} as _target_, and its arguments")
     arguments = {str(name): value for name, value in plain.items() if name not in _OWN_KEYS}
-    target = _find(f"{key}._target_", plain["_target_"])
+    target = _find(f"{key}._target_", plain["_target_"], kind)
     parameters = _parameters(target)
     if not kind.fits(target) or len(parameters) < kind.positional:
         raise UserError(f"{key}._target_={plain['_target_']}: allowed: {kind.words}")
@@ -66,12 +66,12 @@ def find_part(key: str, spec: Any, kind: Kind) -> Callable[..., Any]:
     return partial(_make, key, target, arguments)
 
 
-def _find(key: str, name: str) -> Any:
+def _find(key: str, name: str, kind: Kind) -> Any:
     # Not Hydra's get_method: it does not look at the list of what is never called from a configuration.
     try:
         return instantiate({"_target_": name, "_partial_": True}).func
     except InstantiationException as error:
-        raise UserError(f"{key}={name}: {told(error)}") from error
+        raise UserError(f"{key}={name}: {told(error)}; allowed: {kind.words}") from error
 
 
 def _check_arguments(
@@ -135,6 +135,7 @@ def told(error: Exception) -> str:
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not any(Path(frame.filename).is_relative_to(folder) for folder in _OURS_OR_INSTALLED)
+        if not frame.filename.startswith("<")
+        and not any(Path(frame.filename).is_relative_to(folder) for folder in _OURS_OR_INSTALLED)
     ]
     return f"{own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {text}" if own else text

@@ -65,9 +65,6 @@ def test_each_choice_has_a_source_with_its_own_arguments_only(tmp_path: Path, ch
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("data.sequence_length=0", "data.sequence_length=0: "),
-        ("data.batch_size=0", "data.batch_size=0: "),
-        ("data.val_batches=-1", "data.val_batches=-1: "),
         ("data.val_fraction=1.5", "data.val_fraction=1.5: "),
         ("data.path=null", "data.path=null: "),
         ("model.vocab_size=100", "model.vocab_size=100: "),
@@ -77,8 +74,11 @@ def test_each_choice_has_a_source_with_its_own_arguments_only(tmp_path: Path, ch
             "data.batch_size=1000 with data.sequence_length=16: one batch needs 17000 tokens",
         ),
         ("data.batch_size=100", "the validation part has"),
-        ("+data.source.colour=red", "unexpected keyword argument 'colour'"),
-        ("data.source._target_=redline.data.corpus.Missing", "data.source: "),
+        ("+data.source.colour=red", "data.source.colour: unknown argument; allowed: path, text_key"),
+        (
+            "data.source._target_=redline.data.corpus.Missing",
+            "data.source._target_=redline.data.corp",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(text_folder: Path, tmp_path: Path, override: str, said: str) -> None:

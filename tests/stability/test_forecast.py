@@ -120,9 +120,10 @@ def test_the_warning_is_of_the_first_reading_that_passes(curve, limit):
 @pytest.mark.parametrize(
     ("name", "bad"), [("max_logit", 0.0), ("max_logit", NAN), ("output_gain", -1.0), ("ramp", -1)]
 )
-def test_what_makes_no_sense_is_refused(name, bad):
-    with pytest.raises(ValueError, match=name):
-        forecaster(**{name: bad})
+def test_what_makes_no_sense_is_refused(composed, name, bad):
+    divergence = composed(f"divergence.forecaster.{name}={bad}").divergence
+    with pytest.raises(UserError, match=rf"^divergence\.forecaster\.{name}=.*: allowed: "):
+        build_forecaster(divergence)
 
 
 @pytest.mark.parametrize("mode", ["off", "warn", "end"])

@@ -10,6 +10,7 @@ from training_helpers import Stopped, train, trial_of
 from redline.errors import UserError
 from redline.monitor import Monitor
 from redline.stability import Forecaster
+from redline.training.check import check
 from redline.training.checkpoints import CHECKPOINT
 from redline.training.early_warning import early_warning, readings
 from redline.training.run import run
@@ -26,7 +27,7 @@ HUGE += ["divergence.no_learning=null"]
 
 
 def state(directory):
-    return torch.load(directory / CHECKPOINT, weights_only=False)["callbacks"]
+    return torch.load(directory / CHECKPOINT, weights_only=True)["callbacks"]
 
 
 def test_a_warning_says_so_and_changes_nothing(run_cfg, tmp_path, caplog):
@@ -114,9 +115,9 @@ def test_the_progress_tells_of_a_warning(run_cfg, tmp_path):
         (["divergence.forecast=end", "monitor=off"], "divergence.forecast=end: the monitor reads nothing"),
     ],
 )
-def test_a_mistake_is_found_before_training(run_cfg, tmp_path, override, said):
+def test_a_mistake_is_found_before_training(run_cfg, override, said):
     with pytest.raises(UserError) as error:
-        train(run_cfg(*override), tmp_path)
+        check(run_cfg(*override))
     assert str(error.value).startswith(said)
 
 

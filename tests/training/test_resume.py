@@ -11,7 +11,7 @@ from redline.training.checkpoints import CHECKPOINT, StepSeed
 
 
 def checkpoint(directory):
-    return torch.load(directory / CHECKPOINT, weights_only=False)
+    return torch.load(directory / CHECKPOINT, weights_only=True)
 
 
 def assert_same(a, b, where=""):
@@ -107,7 +107,7 @@ ONLINE = [
     "divergence.blow_up.patience=2",
     "divergence.blow_up.smoothing=0.0",
 ]
-AT_END = ["divergence.no_return={_target_:redline.stability.NoReturn,rise:-10,patience:100,smoothing:0.0}"]
+AT_END = ["divergence.no_return={_target_:redline.stability.NoReturn,rise:0.0,patience:100,smoothing:0.0}"]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """What Hydra calls before it makes a run's folder."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from redline.command_line import user_errors
-from redline.config import check_settings
 
 
 class CheckFirst(Callback):
@@ -22,6 +22,5 @@ class CheckFirst(Callback):
             del cfg["hydra"]
         # Hydra makes a warning of whatever else is raised here; the run then meets it again.
         with user_errors():
-            check_settings(cfg)
-            check(cfg)
+            check(cfg, Path(config.hydra.run.dir))
             open_corpus(cfg)

@@ -4,6 +4,7 @@ import copy
 import os
 import traceback
 import warnings
+from pathlib import Path
 
 import lightning as L
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from redline.config import check_settings
 from redline.errors import UserError
 from redline.model import SITES
 from redline.monitor import Monitor
 from redline.parts import told
 from redline.stability import build_forecaster, build_rules
 from redline.training.build import build_model, build_module, build_monitor, build_schedule, device_of
+from redline.training.checkpoints import check_resume
 from redline.training.environment import quieten
 from redline.training.module import LanguageModel
 from redline.training.precision import check_precision
@@ -30,10 +33,11 @@ _TINY = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
 _TINY_BATCH = 2  # sequences
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, directory: Path | None = None) -> None:
     """Raise UserError for a run that cannot work: all of it is built, and one block of its model takes two
-    steps on the CPU. Takes about a second.
+    steps on the CPU. ``directory``: where the run is to be. Takes about a second.
     """
+    check_settings(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_rules(cfg.divergence, object)
     check_trackers(cfg.tracker)
@@ -45,6 +49,7 @@ def check(cfg: DictConfig) -> None:
         parameters = sum(its.numel() for its in build_model(cfg).parameters())
     _check_memory(cfg, parameters)
     _train_tiny(cfg)
+    check_resume(cfg, directory)
 
 
 def _check_schedule(cfg: DictConfig) -> None:

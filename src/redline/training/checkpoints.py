@@ -1,7 +1,11 @@
 """The one checkpoint of a run, and what must be the same again after going on from it."""
 
+import copy
 import hashlib
 import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,20 +15,33 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
+from redline.bounds import shown
 from redline.errors import UserError
 from redline.files import atomic_write
+from redline.training.build import build_schedule
+from redline.training.settings import deciding_settings
 
 CHECKPOINT = "last.ckpt"
+_RUN, _STEPS = "redline", "trainer.max_steps"
 _DIGEST_SIZE = 16  # bytes
 _PART = 1 << 24  # bytes that are read at a time
 
 log = logging.getLogger(__name__)
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """Overwrites ``last.ckpt`` every so many steps; remembers the run's key, to go on in it."""
+@dataclass(frozen=True)
+class RunState:
+    """``key``: the tracked run's; ``settings``: those that decide the outcome, and ``lr`` and ``seed``."""
 
-    def __init__(self, directory: Path, every: int, run_key: str) -> None:
+    key: str
+    precision: str
+    settings: Mapping[str, Any]
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Overwrites ``last.ckpt`` every so many steps; remembers ``run``, what a run that goes on must know."""
+
+    def __init__(self, directory: Path, every: int, run: RunState) -> None:
         super().__init__(
             dirpath=directory,
             filename=CHECKPOINT.removesuffix(".ckpt"),
@@ -32,12 +49,12 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
-        self.run_key = run_key
+        self.run = run
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["run_key"] = self.run_key
+        checkpoint[_RUN] = asdict(self.run)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -84,29 +101,102 @@ class StepSeed(Callback):
             torch.cuda.manual_seed(seed)
 
 
-def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Path | None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that a run may go on from. ``step``: optimizer steps that it holds."""
+
+    path: Path
+    step: int
+    run: RunState
+
+
+def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Checkpoint | None:
     """The checkpoint that ``trainer.resume`` names, or one that a killed run left in ``directory``.
 
-    A damaged one in ``directory`` counts as none. Raises UserError where the named one is missing or damaged.
+    A damaged one in ``directory`` counts as none. Raises UserError where the named one is missing or damaged,
+    and where the run would not be the same.
     """
-    if cfg.trainer.resume is None:
-        path = directory / CHECKPOINT
-        if path.is_file() and not _is_whole(path):
-            log.warning("%s: damaged; the run begins anew", path)
-            return None
-        return path if path.is_file() else None
-    check_resume(cfg)
-    path = Path(cfg.trainer.resume)
+    named = cfg.trainer.resume
+    path, key = (directory / CHECKPOINT, str(directory)) if named is None else (Path(named), "trainer.resume")
+    if named is None and not path.is_file():
+        return None
     if not _is_whole(path):
-        raise UserError(f"trainer.resume={path}: damaged; allowed: a checkpoint as it was written")
-    return path
+        if named is not None:
+            raise UserError(f"{key}={path}: damaged; allowed: a checkpoint as it was written")
+        log.warning("%s: damaged; the run begins anew", path)
+        return None
+    return _same_run(path, cfg)
 
 
-def check_resume(cfg: DictConfig) -> None:
-    """Raise UserError where ``trainer.resume`` names no file. Whether it is whole, its reader finds out."""
-    path = cfg.trainer.resume
-    if path is not None and not Path(path).is_file():
-        raise UserError(f"trainer.resume={path}: no such file; allowed: the path of a checkpoint")
+def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
+    """Raise UserError where ``trainer.resume`` names no checkpoint of this run, or ``directory`` holds that
+    of another or of a finished one. Whether a checkpoint is whole is not looked at.
+    """
+    if (named := cfg.trainer.resume) is not None:
+        if not Path(named).is_file():
+            raise UserError(f"trainer.resume={named}: no such file; allowed: the path of a checkpoint")
+        _same_run(Path(named), cfg)
+    elif directory is not None and (path := directory / CHECKPOINT).is_file():
+        found = _same_run(path, cfg)
+        if found.step >= found.run.settings["trainer"]["max_steps"]:
+            raise UserError(
+                f"hydra.run.dir={directory}: holds a finished run; allowed: another folder, or "
+                f"trainer.resume={path} to go on from it"
+            )
+
+
+def _same_run(path: Path, cfg: DictConfig) -> Checkpoint:
+    """Raises UserError where ``path`` is no checkpoint of a run with these settings."""
+    try:
+        # Plain values and tensors only: a pickle may run any code.
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        found = Checkpoint(path, state["global_step"], RunState(**state[_RUN]))
+    # torch.load raises whatever zip files and its unpickler do; the rest is of a file with other content.
+    except (
+        RuntimeError,
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
+        raise UserError(
+            f"{path}: no checkpoint of a run, or one that holds more than weights and plain values; allowed: "
+            f"a {CHECKPOINT} that Redline wrote"
+        ) from error
+    before, now = _flat(found.run.settings), _flat(deciding_settings(cfg))
+    steps = before.pop(_STEPS), now.pop(_STEPS)
+    different = [
+        f"{key}: {shown(before.get(key))} in the checkpoint, {shown(now.get(key))} asked"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if steps[0] != steps[1] and not _may_change(steps, found.step, cfg):
+        different.append(f"{_STEPS}: {steps[0]} in the checkpoint, {steps[1]} asked")
+    if different:
+        more = f"; steps may be added where the first {found.step} keep their LR, as with schedule=constant"
+        raise UserError(
+            f"{path}: of another run ({'; '.join(different)}); allowed: the same settings, or another folder"
+            + more * different[-1].startswith(_STEPS)
+        )
+    return found
+
+
+def _may_change(steps: tuple[int, int], done: int, cfg: DictConfig) -> bool:
+    """Whether a run of so many steps now is, in the steps ``done``, what it was."""
+    asked = copy.deepcopy(cfg)
+    asked.trainer.max_steps = steps[0]
+    before, now = build_schedule(asked), build_schedule(cfg)
+    return steps[1] >= done and all(before(step) == now(step) for step in range(done))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """With keys as a command line has them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def _is_whole(path: Path) -> bool:

@@ -18,6 +18,7 @@ from redline.training.checkpoints import (
     CHECKPOINT,
     AtomicCheckpointIO,
     RunCheckpoint,
+    RunState,
     StepSeed,
     checkpoint_to_resume,
 )
@@ -25,6 +26,7 @@ from redline.training.early_warning import early_warning
 from redline.training.environment import environment, quieten, resolved
 from redline.training.precision import LIGHTNING_NAMES
 from redline.training.reporting import Report
+from redline.training.settings import deciding_settings
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
 
 
@@ -39,11 +41,11 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     corpus = open_corpus(cfg)
-    precision = precision_of(cfg)
     directory = trial.directory
     checkpoint = checkpoint_to_resume(cfg, directory)
-    state = torch.load(checkpoint, weights_only=False, map_location="cpu") if checkpoint else {}
-    key = state.get("run_key") or new_run_key()
+    # A CPU's faster precision is measured, and could be the other one the next time.
+    precision = checkpoint.run.precision if checkpoint else precision_of(cfg)
+    key = checkpoint.run.key if checkpoint else new_run_key()
     tags = trial.tags
     value = tags.get("searched", f"lr={cfg.lr:g}")
     trackers = build_trackers(
@@ -71,7 +73,11 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
                 *early_warning(cfg, monitor, trial, trackers.set_tags),
                 Report(trial, trackers),
                 StepSeed(cfg.seed),
-                RunCheckpoint(directory, cfg.trainer.checkpoint_every, trackers.run_key or key),
+                RunCheckpoint(
+                    directory,
+                    cfg.trainer.checkpoint_every,
+                    RunState(trackers.run_key or key, precision, deciding_settings(cfg)),
+                ),
             ],
             plugins=[AtomicCheckpointIO()],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
@@ -94,7 +100,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             max_steps=cfg.trainer.max_steps,
         )
         try:
-            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+            trainer.fit(module, data, ckpt_path=checkpoint.path if checkpoint else None, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
         score = Score(None, corpus.unigram_entropy, steps=trainer.global_step)

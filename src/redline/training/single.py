@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from redline.config import check_settings
 from redline.search import Facts, Trial
 from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.check import check
@@ -29,8 +28,7 @@ def train_once(cfg: DictConfig) -> Outcome:
 
 def train_in(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     """The same in a folder that is told, as a notebook does it; ``norm`` is the variant's name."""
-    check_settings(cfg)
-    check(cfg)
+    check(cfg, directory)
     return _train(directory, cfg, norm)
 
 

@@ -13,10 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from redline.command_line import one_line
 from redline.errors import UserError
 from redline.search import Facts, Score, Trainable, Trial
-
-# None of these changes what a trial computes; the rules are the search's.
-_NO_MATTER = ("search", "tracker", "monitor", "divergence", "seed")
-_NO_MATTER_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")
+from redline.training.settings import deciding_settings
 
 
 @dataclass(frozen=True)
@@ -44,22 +41,11 @@ class Training(Trainable):
             check(self.cfg)
 
     def settings(self) -> Mapping[str, Any]:
-        from redline.data import corpus_identity
-
-        settings = OmegaConf.to_container(self.cfg, resolve=True, enum_to_str=True)
-        assert isinstance(settings, dict)
-        if settings["divergence"]["forecast"] == "end":
-            settings["forecast"] = [settings["divergence"]["forecaster"], settings["monitor"]]
-        for key in _NO_MATTER:
-            del settings[key]
-        for key in _NO_MATTER_IN_TRAINER:
-            settings["trainer"].pop(key)
-        for key in ("cache_dir", "path", "source"):
-            settings["data"].pop(key)
         with _users_mistakes():
-            settings["data"]["corpus"] = corpus_identity(self.cfg)
+            settings = deciding_settings(self.cfg)
+        del settings["seed"]
         _drop(settings, self.key.split("."))
-        return {str(key): value for key, value in settings.items()}
+        return settings
 
     def facts(self) -> Facts:
         from redline.data import open_corpus

@@ -1,6 +1,9 @@
 import math
+from typing import Annotated
 
-from redline.bounds import Count, Kept, Positive
+from annotated_types import Ge
+
+from redline.bounds import Count, Kept
 from redline.stability.rules.base import OnlineRule
 from redline.stability.rules.smoothing import RunningMean
 
@@ -12,7 +15,7 @@ class NoReturn(OnlineRule):
     A rise that does come back is counted in ``spikes``.
     """
 
-    def __init__(self, rise: Positive, patience: Count, smoothing: Kept) -> None:
+    def __init__(self, rise: Annotated[float, Ge(0)], patience: Count, smoothing: Kept) -> None:
         self.rise, self.patience = rise, patience
         self.mean = RunningMean(smoothing)
         self.best = math.inf

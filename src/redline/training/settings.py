@@ -1,0 +1,26 @@
+"""Which settings decide what a run computes, to compare two searches, or a run and its checkpoint."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# None of these changes what a run computes; the rules are the search's.
+_NO_MATTER = ("search", "tracker", "monitor", "divergence")
+_NO_MATTER_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")
+
+
+def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
+    """The settings as plain values; of the corpus its content, not its place. Raises UserError."""
+    from redline.data import corpus_identity
+
+    settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    if settings["divergence"]["forecast"] == "end":
+        settings["forecast"] = [settings["divergence"]["forecaster"], settings["monitor"]]
+    for key in _NO_MATTER:
+        del settings[key]
+    for key in _NO_MATTER_IN_TRAINER:
+        settings["trainer"].pop(key)
+    for key in ("cache_dir", "path", "source"):
+        settings["data"].pop(key)
+    settings["data"]["corpus"] = corpus_identity(cfg)
+    return settings
