@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -70,7 +71,7 @@ def open_studies(
                 "variant": variant.name,
                 "is_short": variant.is_short,
                 "rules": {name: variant.rules[name] for name in rules},
-                "facts": facts[variant.name].to_dict(),
+                "facts": asdict(facts[variant.name]),
             }
             studies[variant.name] = VariantStudy(
                 storage, f"{name}/{variant.name}", attributes, first_seed=variant.first_seed
