@@ -23,8 +23,8 @@ from redline.search import (
     Trainable,
     Trial,
     Variant,
-    run_search,
 )
+from redline.search.engine import run_search
 from redline.search.policy import ladder
 from redline.stability import build_rules, rule_specs
 
@@ -120,12 +120,13 @@ def find_edge(
         raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")
     rungs = _ladder(values)
     rules = divergence_rules(divergence or {})
-    function = Function(_unset, Facts(max_steps), dict(settings or {}), (__name__, *preload))
-    variants = [
-        Variant(variant, its if isinstance(its, Trainable) else replace(function, train=its), rules)
+    facts, described, imported = Facts(max_steps), dict(settings or {}), (__name__, *preload)
+    trainables = {
+        variant: its if isinstance(its, Trainable) else Function(its, facts, described, imported)
         for variant, its in named.items()
-    ]
-    _check_travels(variants)
+    }
+    _check_travels(trainables)
+    variants = [Variant(variant, its, rules) for variant, its in trainables.items()]
 
     def place(search: str) -> Path:
         directory = (home / "searches" / search).absolute()
@@ -141,10 +142,6 @@ def find_edge(
 
         at_end.append(WriteReport(told.report_timeout))
     return run_search(search, at_end)
-
-
-def _unset(trial: Trial) -> float:
-    raise NotImplementedError
 
 
 def _named(train: Any, name: str) -> dict[str, Any]:
@@ -225,14 +222,14 @@ def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
     return rules
 
 
-def _check_travels(variants: Sequence[Variant]) -> None:
+def _check_travels(trainables: Mapping[str, Trainable]) -> None:
     """A trial is a process of its own: what it trains is sent there."""
-    for variant in variants:
+    for variant, trainable in trainables.items():
         try:
-            cloudpickle.dumps(variant.trainable)
+            cloudpickle.dumps(trainable)
         # Whatever the object at fault raises.
         except Exception as error:
             raise UserError(
-                f"train={variant.name}: cannot be sent to another process ({type(error).__name__}: {error}); "
+                f"train={variant}: cannot be sent to another process ({type(error).__name__}: {error}); "
                 "allowed: what can be pickled: open files, locks and generators belong inside the function"
             ) from error

@@ -14,9 +14,9 @@ from fake_trainable import RULES, Fake
 from rich.console import Console
 
 from redline.errors import UserError
-from redline.search import AtEnd, EndedSearch, Search, SearchResult, Variant, run_search
+from redline.search import AtEnd, EndedSearch, Search, SearchResult, Variant
 from redline.search.console.display import Display
-from redline.search.engine import _do
+from redline.search.engine import _do, run_search
 from redline.search.workers.pool import Pool, Slot
 
 pytestmark = pytest.mark.usefixtures("own_environment")

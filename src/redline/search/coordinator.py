@@ -22,7 +22,7 @@ from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.study import Claim, VariantStudy
 from redline.search.trainable import Trial
 from redline.search.variant import Variant
-from redline.search.workers.interrupt import Interrupt
+from redline.search.workers.interrupt import Interrupt, handled
 from redline.search.workers.pool import Ended, Pool, Slot
 from redline.search.workers.tasks import run_trial
 from redline.stability import Outcome, Progress, SearchRule, build_rules
@@ -87,7 +87,7 @@ class Coordinator:
         """
         self.storage.meanwhile = self._listen
         try:
-            with self.interrupt:
+            with handled(self.interrupt.note):
                 self._loop()
         finally:
             self.storage.meanwhile = None

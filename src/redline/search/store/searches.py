@@ -89,11 +89,9 @@ def finished_results(
     storage: BaseStorage, name: str, variants: Sequence[str]
 ) -> dict[str, VariantResult] | None:
     """Every variant's result, as the machine that ended the search stored it; None before its end."""
-    found = {
-        variant: storage.get_study_user_attrs(study_id)
-        for variant, study_id in _study_ids(storage, name, variants).items()
-    }
-    if not all(variant in found and found[variant].get("finished") for variant in variants):
+    ids = _study_ids(storage, name, variants)
+    found = {variant: storage.get_study_user_attrs(study_id) for variant, study_id in ids.items()}
+    if not all(found.get(variant, {}).get("finished") for variant in variants):
         return None
     return {variant: VariantResult.from_dict(found[variant]["result"]) for variant in variants}
 
