@@ -8,6 +8,7 @@ import argparse
 import csv
 import itertools
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def main() -> None:
                     raise SystemExit(
                         f"{run}: {message.crash or message.user_error}; see {folder / 'log.txt'}"
                     )
-                row = {**message.result.to_dict(), **run, "seconds": round(time.monotonic() - started, 1)}
+                row = {**asdict(message.result), **run, "seconds": round(time.monotonic() - started, 1)}
                 append(arguments.table, row)
                 print(f"{len(todo)} to go:", *(row[key] for key in FIELDS), flush=True)
 

@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import cloudpickle
-from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from redline.bounds import Count, check_value
 from redline.config import shipped
 from redline.errors import UserError
 from redline.search import (
@@ -23,9 +22,10 @@ from redline.search import (
     Trainable,
     Trial,
     Variant,
-    run_search,
 )
+from redline.search.engine import run_search
 from redline.search.policy import ladder
+from redline.search.request import check_name
 from redline.stability import build_rules, rule_specs
 
 Train = Callable[[Trial], float | Score | None]
@@ -113,19 +113,20 @@ def find_edge(
     KeyboardInterrupt.
     """
     home = Path(home)
-    _check_text(name=name, label=label, key=key)
+    for argument, text in (("name", name), ("label", label)):
+        check_name(argument, text)
     named = _named(train, name)
     told = _options({"key": key, "seeds": seeds, **options}, home, list(named))
-    if max_steps is not None and not (type(max_steps) is int and max_steps >= 1):
-        raise UserError(f"max_steps={max_steps!r}: allowed: 1 or more, or None where it is not known")
+    check_value("max_steps", max_steps, Count | None)
     rungs = _ladder(values)
     rules = divergence_rules(divergence or {})
-    function = Function(_unset, Facts(max_steps), dict(settings or {}), (__name__, *preload))
-    variants = [
-        Variant(variant, its if isinstance(its, Trainable) else replace(function, train=its), rules)
+    facts, described, imported = Facts(max_steps), dict(settings or {}), (__name__, *preload)
+    trainables = {
+        variant: its if isinstance(its, Trainable) else Function(its, facts, described, imported)
         for variant, its in named.items()
-    ]
-    _check_travels(variants)
+    }
+    _check_travels(trainables)
+    variants = [Variant(variant, its, rules) for variant, its in trainables.items()]
 
     def place(search: str) -> Path:
         directory = (home / "searches" / search).absolute()
@@ -143,10 +144,6 @@ def find_edge(
     return run_search(search, at_end)
 
 
-def _unset(trial: Trial) -> float:
-    raise NotImplementedError
-
-
 def _named(train: Any, name: str) -> dict[str, Any]:
     named = dict(train) if isinstance(train, Mapping) else {name: train}
     allowed = "allowed: a function, a redline.Trainable, or several of them by name"
@@ -155,15 +152,8 @@ def _named(train: Any, name: str) -> dict[str, Any]:
     for variant, its in named.items():
         if isinstance(its, type) or not (isinstance(its, Trainable) or callable(its)):
             raise UserError(f"train={its!r:.100}: {allowed}")
-        if not isinstance(variant, str) or not variant.strip(". ") or "/" in variant:
-            raise UserError(f"train={{{variant!r}: …}}: allowed: as a name, some letters without /")
+        check_name("train", variant)
     return named
-
-
-def _check_text(**given: Any) -> None:
-    for argument, text in given.items():
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{argument}={text!r}: allowed: some letters")
 
 
 def _ladder(values: Any) -> tuple[float, ...]:
@@ -175,19 +165,15 @@ def _ladder(values: Any) -> tuple[float, ...]:
 
 
 def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> Options:
-    types = get_type_hints(Options)
+    known = [option.name for option in fields(Options)]
     for option, value in given.items():
-        if option not in types:
-            raise UserError(f"{option}={value!r:.100}: no such argument; allowed: {', '.join(types)}")
-        allowed = get_args(types[option]) or (types[option],)
-        # An int is a float too, but True is no number.
-        if type(value) not in allowed and not (float in allowed and type(value) is int):
-            words = " or ".join("None" if its is NoneType else its.__name__ for its in allowed)
-            raise UserError(f"{option}={value!r:.100}: allowed: {words}")
+        if option not in known:
+            raise UserError(f"{option}={value!r:.100}: no such argument; allowed: {', '.join(known)}")
     file: Any = OmegaConf.to_container(shipped("hydra/sweeper/max_lr"))
-    defaults = {option.name: file[option.name] for option in fields(Options)}
+    defaults = {option: file[option] for option in known}
     defaults |= {"storage": f"sqlite:///{home / 'optuna.db'}", "reference": variants[0]}
     options = Options(**{**defaults, **given})
+    options.check("")
     if options.reference not in variants:
         raise UserError(f"reference={options.reference}: allowed: {', '.join(variants)}")
     return options
@@ -208,31 +194,23 @@ def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"divergence={{{name!r}: {change!r:.100}}}: allowed: its numbers by name, or None"
             )
-        # A number that a rule does not have would end every trial, hours later.
-        unknown = [] if own or change is None else [key for key in change if key not in known[name]]
-        if unknown:
-            numbers = ", ".join(str(key) for key in known[name] if key != "_target_") or "none"
-            raise UserError(f"divergence={{{name!r}: {{{unknown[0]!r}: …}}}}: allowed: {numbers}")
     cfg = OmegaConf.merge(
         {"schedule": {"warmup_steps": 0}, "divergence": default}, {"divergence": dict(changes)}
     )
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     rules = rule_specs(plain["divergence"])
-    try:
-        build_rules(rules, object)
-    except InstantiationException as error:
-        raise UserError(f"divergence={changes}: {str(error.__cause__ or error).splitlines()[0]}") from error
+    build_rules(rules, object)
     return rules
 
 
-def _check_travels(variants: Sequence[Variant]) -> None:
+def _check_travels(trainables: Mapping[str, Trainable]) -> None:
     """A trial is a process of its own: what it trains is sent there."""
-    for variant in variants:
+    for variant, trainable in trainables.items():
         try:
-            cloudpickle.dumps(variant.trainable)
+            cloudpickle.dumps(trainable)
         # Whatever the object at fault raises.
         except Exception as error:
             raise UserError(
-                f"train={variant.name}: cannot be sent to another process ({type(error).__name__}: {error}); "
+                f"train={variant}: cannot be sent to another process ({type(error).__name__}: {error}); "
                 "allowed: what can be pickled: open files, locks and generators belong inside the function"
             ) from error

@@ -33,9 +33,13 @@ def check_value(key: str, value: Any, annotation: Any) -> None:
 
     # As JSON, in which a list may stand for a tuple and a text for an enum, and nothing else is converted.
     try:
-        _validator(annotation).validate_json(json.dumps(value), strict=True)
+        _validator(annotation).validate_json(json.dumps(value, default=_no_plain_value), strict=True)
     except ValidationError:
         raise UserError(f"{key}={shown(value)}: allowed: {allowed(annotation)}") from None
+
+
+def _no_plain_value(value: Any) -> dict[str, Any]:
+    return {}  # which no number, text or list is
 
 
 @cache

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -114,7 +114,7 @@ class TrainerConfig:
 @dataclass
 class SearchConfig:
     name: str = MISSING
-    ladder: list[Positive] = MISSING  # peak LRs
+    ladder: Annotated[list[Positive], Len(2, 1000)] = MISSING  # peak LRs
     mlflow_ui: str | None = MISSING  # address; null: no links to it
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def add_search(
             "label": label,
             "is_short": False,
             "rules": RULES,
-            "facts": facts.to_dict(),
+            "facts": asdict(facts),
         }
         study = VariantStudy(storage, f"{name}/{variant}", attributes)
         for fake in fakes:
@@ -167,7 +167,7 @@ def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> Claim:
     claim = study.claim(Point(fake.rung, fake.seed), Owner.here())
     assert claim is not None
     if fake.state == "crash":
-        study.fail(claim.number, "crash")
+        study.fail(claim.trial_id, "crash")
     elif fake.state == "running":
         study.report(claim, 40, 5.25)
     else:

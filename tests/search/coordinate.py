@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()  # wait for the start
     done = coordinate(**json.loads(sys.argv[1]))
-    print(json.dumps({name: its.to_dict() for name, its in done.results.items()}))
+    print(json.dumps({name: asdict(its) for name, its in done.results.items()}))
 
 
 if __name__ == "__main__":

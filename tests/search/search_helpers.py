@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def attributes(ladder: Sequence[float], **changed: Any) -> dict[str, Any]:
         "variant": "qk",
         "is_short": False,
         "rules": {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}},
-        "facts": Facts(max_steps=10).to_dict(),
+        "facts": asdict(Facts(max_steps=10)),
         **changed,
     }
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_a_trial_whose_coordinator_died_before_it_had_told_all_of_its_outcome_is
         claim = studies["qk"].claim(Point(0, 0), gone)
         assert claim is not None
         half_told = outcome(0.1, reason="blow_up", val_loss=None)
-        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "outcome", half_told.to_dict())
+        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "outcome", asdict(half_told))
         studies["qk"].storage.set_trial_user_attr(claim.trial_id, "verdict", "diverged")
 
     done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
@@ -198,21 +199,21 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
 
     def take_away(studies: dict[str, VariantStudy]) -> None:
         other = reopened(studies["qk"], url)
-        heartbeat, taken, given_since = studies["qk"].heartbeat, [], []
+        note, taken, given_since = studies["qk"].note, [], []
 
         def give_and_tell(*args: Any) -> None:
             before = list(taken)
-            heartbeat(*args)
+            note(*args)
             given_since.extend(before)
 
         def look() -> bool:
             if not taken:
                 for trial in other.state().running.values():
-                    other.fail(trial.number, "lost")
+                    other.fail(trial._trial_id, "lost")
                     taken.append(trial.number)
             return bool(given_since)
 
-        studies["qk"].heartbeat = give_and_tell  # type: ignore[method-assign]
+        studies["qk"].note = give_and_tell  # type: ignore[method-assign]
         open_gate_after(gate, look, "a heartbeat of a trial that was taken away")
 
     done = coordinate(

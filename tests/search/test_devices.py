@@ -10,7 +10,6 @@ from typing import Any
 import pynvml
 import pytest
 
-from redline.errors import UserError
 from redline.search.workers import devices
 from redline.search.workers.devices import make_slots, visible_devices
 from redline.search.workers.pool import Pool, Slot
@@ -284,8 +283,3 @@ def test_slots_are_one_a_core_without_a_device(machine: Machine, monkeypatch: py
         slots, its_threads, note = make_slots(workers, "auto")
         assert (len(slots), its_threads, note) == (count, threads, None)
         assert {slot.gpu for slot in slots} == {None}
-
-
-def test_no_workers_at_all_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^hydra\.sweeper\.workers=0: allowed: 1 or more"):
-        make_slots(0, "auto")

@@ -14,9 +14,9 @@ from fake_trainable import RULES, Fake
 from rich.console import Console
 
 from redline.errors import UserError
-from redline.search import AtEnd, EndedSearch, Search, SearchResult, Variant, run_search
+from redline.search import AtEnd, EndedSearch, Search, SearchResult, Variant
 from redline.search.console.display import Display
-from redline.search.engine import _do
+from redline.search.engine import _do, run_search
 from redline.search.workers.pool import Pool, Slot
 
 pytestmark = pytest.mark.usefixtures("own_environment")
@@ -107,7 +107,7 @@ def test_a_name_that_another_question_has_is_refused(tmp_path: Path) -> None:
 
 def test_an_option_is_refused_by_what_the_user_calls_it(tmp_path: Path) -> None:
     for prefix in ("", "hydra.sweeper."):
-        with pytest.raises(UserError, match=rf"^{prefix}seeds=0: allowed: from 1"):
+        with pytest.raises(UserError, match=rf"^{prefix}seeds=0: allowed: a whole number from 1"):
             run_search(replace(asked(tmp_path / "home", seeds=0), prefix=prefix))
         with pytest.raises(UserError, match=rf"^{prefix}storage=nonsense: does not open"):
             run_search(replace(asked(tmp_path / "home", storage="nonsense"), prefix=prefix))

@@ -95,8 +95,6 @@ def test_an_interval_takes_no_rung_more_than_its_tolerance_asks_for() -> None:
         (-1, 1, 0.1, "lr="),
         (0.1, math.inf, 0.1, "lr="),
         (math.nan, 1, 0.1, "lr="),
-        (0.1, 1, 0, "hydra.sweeper.tolerance="),
-        (0.1, 1, -1, "hydra.sweeper.tolerance="),
     ],
 )
 def test_an_interval_that_is_none_is_refused(low: float, high: float, tolerance: float, key: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from hydra_plugins.max_lr._overrides import split, varied
+from hydra_plugins.max_lr._overrides import split
 from redline.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -21,12 +21,12 @@ def loader() -> Iterator[Any]:
         yield GlobalHydra.instance().config_loader()
 
 
-def parsed(loader: Any, *arguments: str) -> tuple[list[float], list[list[str]]]:
+def parsed(loader: Any, *arguments: str) -> tuple[list[float], list[list[str]], list[str]]:
     return split(arguments, loader, "lr", DEFAULT, tolerance=0.5)
 
 
 def test_without_lr_the_default_ladder_is_climbed(loader: Any) -> None:
-    assert parsed(loader, "norm=qk") == (DEFAULT, [["norm=qk"]])
+    assert parsed(loader, "norm=qk") == (DEFAULT, [["norm=qk"]], [])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_without_lr_the_default_ladder_is_climbed(loader: Any) -> None:
     ],
 )
 def test_lr_is_the_ladder_and_no_variant(loader: Any, lr: str, ladder: list[float]) -> None:
-    rungs, choices = parsed(loader, "norm=qk", lr)
+    rungs, choices, _ = parsed(loader, "norm=qk", lr)
     if lr == "lr=interval(1,4)":
         assert (rungs[0], rungs[-1]) == (1.0, 4.0)
         assert len(rungs) == 5
@@ -52,25 +52,23 @@ def test_lr_is_the_ladder_and_no_variant(loader: Any, lr: str, ladder: list[floa
 
 
 def test_every_other_list_multiplies_the_variants(loader: Any) -> None:
-    _, choices = parsed(loader, "norm=qk,qkv", "model.num_layers=2,3", "seed=7")
+    _, choices, varied = parsed(loader, "norm=qk,qkv", "model.num_layers=2,3", "seed=7", "lr=1,2")
     assert choices == [
         ["norm=qk", "model.num_layers=2", "seed=7"],
         ["norm=qk", "model.num_layers=3", "seed=7"],
         ["norm=qkv", "model.num_layers=2", "seed=7"],
         ["norm=qkv", "model.num_layers=3", "seed=7"],
     ]
-    assert varied(["norm=qk,qkv", "model.num_layers=2,3", "seed=7", "lr=1,2"], loader, "lr") == [
-        "model.num_layers"
-    ]
+    assert varied == ["model.num_layers"]
 
 
 def test_a_range_of_another_key_multiplies_too(loader: Any) -> None:
-    _, choices = parsed(loader, "norm=qk", "model.num_layers=range(2,5)")
+    _, choices, _ = parsed(loader, "norm=qk", "model.num_layers=range(2,5)")
     assert [chosen[1] for chosen in choices] == [f"model.num_layers={count}" for count in (2, 3, 4)]
 
 
 def test_a_glob_names_every_variant_that_matches(loader: Any) -> None:
-    _, choices = parsed(loader, "norm=glob(qk*)")
+    _, choices, _ = parsed(loader, "norm=glob(qk*)")
     assert sorted(choices) == [["norm=qk"], ["norm=qk_cap"], ["norm=qk_fc"], ["norm=qkv"]]
 
 
@@ -89,15 +87,15 @@ def test_an_lr_that_is_no_ladder_is_refused(loader: Any, lr: str) -> None:
 def test_another_key_is_the_ladder_and_the_rate_a_variant(loader: Any) -> None:
     words = ["norm=qk", "optimizer.weight_decay=0.3,0.1,0.2", "lr=0.02,0.03"]
     key = "optimizer.weight_decay"
-    ladder, choices = split(words, loader, key, DEFAULT, tolerance=0.5)
+    ladder, choices, varied = split(words, loader, key, DEFAULT, tolerance=0.5)
     assert ladder == [0.1, 0.2, 0.3]
     assert choices == [["norm=qk", "lr=0.02"], ["norm=qk", "lr=0.03"]]
-    assert varied(words, loader, key) == ["lr"]
+    assert varied == ["lr"]
 
 
 def test_another_key_may_be_given_an_interval(loader: Any) -> None:
     words = ["norm=qk", "optimizer.weight_decay=interval(1,4)"]
-    ladder, _ = split(words, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+    ladder, _, _ = split(words, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
     assert (ladder[0], ladder[-1], len(ladder)) == (1.0, 4.0, 5)
     with pytest.raises(UserError, match=r"^lr=interval.*an interval is for optimizer\.weight_decay"):
         split(["lr=interval(1,4)"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)

@@ -11,8 +11,9 @@ from redline.search.store.owner import Owner
 
 PRINT_OWNER = """
 import json
+from dataclasses import asdict
 from redline.search.store.owner import Owner
-print(json.dumps(Owner.here().to_dict()), flush=True)
+print(json.dumps(asdict(Owner.here())), flush=True)
 input()
 """
 ISOLATED = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]

@@ -1,6 +1,6 @@
 """Searches read back: every trial with the verdict that follows from all of them, whenever they arrived."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import optuna
 import pytest
@@ -29,7 +29,7 @@ def finished(number: int, value: float, seed: int, ended: Outcome) -> FrozenTria
         value=0.0,
         params={"decay": value, "seed": seed},
         distributions={"decay": FloatDistribution(0.5, 100), "seed": IntDistribution(0, 100)},
-        user_attrs={"outcome": ended.to_dict()},
+        user_attrs={"outcome": asdict(ended)},
     )
     trial.number = number
     return trial
@@ -80,8 +80,8 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     study.report(stable, 3, 5.5)
     study.finish(turned, outcome(0.4, val_loss=4.4), None)
     study.finish(stable, replace(outcome(0.1, val_loss=4.0), page="http://curves/1"), None)
-    study.fail(crashed.number, "crash")
-    study.fail(lost.number, "lost")
+    study.fail(crashed.trial_id, "crash")
+    study.fail(lost.trial_id, "lost")
     ((variant,),) = read_searches(study.storage).values()
     assert (variant.search, variant.name, variant.ladder, variant.key) == ("search", "qk", LADDER, "lr")
     assert (variant.label, variant.seeds, variant.facts) == ("LR", 1, study.facts)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def row(text: str, name: str) -> str:
 
 def test_an_edge_gives_every_fixed_key() -> None:
     its = result(runs("s-sd"))
-    assert set(its.to_dict()) >= FIXED_KEYS
+    assert set(asdict(its)) >= FIXED_KEYS
     assert (its.max_stable_lr, its.first_diverged_lr, its.censored) == (0.4, 0.8, None)
     assert (its.first_diverged_reason, its.first_diverged_step) == ("blow_up", 4)
     assert its.val_loss == pytest.approx(3.8)

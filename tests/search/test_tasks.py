@@ -4,7 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +98,10 @@ def test_numbers_of_numpy_can_be_stored(tmp_path: Path, url: str) -> None:
     outcome, (first, *_) = ran(Says([np.float32(6.0), np.float32(5.0)], score), tmp_path)
     storage = open_storage(url, timeout=60.0)
     trial = storage.create_new_trial(storage.create_new_study([StudyDirection.MAXIMIZE]))
-    storage.set_trial_user_attr(trial, "outcome", outcome.to_dict())
+    storage.set_trial_user_attr(trial, "outcome", asdict(outcome))
     storage.set_trial_intermediate_value(trial, first.step, first.loss)
     found = storage.get_trial(trial)
-    assert Outcome.from_dict(found.user_attrs["outcome"]) == outcome
+    assert Outcome(**found.user_attrs["outcome"]) == outcome
     assert found.intermediate_values == {1: 6.0}
 
 

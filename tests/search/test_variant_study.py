@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -17,7 +18,7 @@ from search_helpers import attributes, outcome, reopened
 
 from redline.errors import UserError
 from redline.search.policy.verdicts import Point
-from redline.search.store.owner import Owner, Silence, owner_of
+from redline.search.store.owner import Owner, Silence
 from redline.search.store.storage import open_storage
 from redline.search.store.study import Claim, VariantStudy
 from redline.search.trainable import Facts
@@ -45,7 +46,7 @@ def test_a_claim_is_a_running_trial_with_its_rate_and_seed(study: VariantStudy) 
     assert trial.state == TrialState.RUNNING
     assert trial.params == {"lr": 0.2, "seed": 9}
     assert study.point_of(trial) == claim.point == Point(1, 2)
-    assert owner_of(trial.user_attrs).pid == os.getpid()
+    assert Owner(**trial.user_attrs["owner"]).pid == os.getpid()
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -64,7 +65,7 @@ def test_a_point_that_runs_or_is_finished_cannot_be_claimed(
 
 @pytest.mark.parametrize("failure", ["crash", "lost", "interrupted"])
 def test_a_failed_point_can_be_claimed_again(study: VariantStudy, failure: str) -> None:
-    study.fail(taken(study).number, failure)
+    study.fail(taken(study).trial_id, failure)
     assert study.state().crashes == ({Point(0, 0): 1} if failure == "crash" else {})
     taken(study)
 
@@ -103,7 +104,7 @@ def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_poin
     for trial in trials:
         if trial not in running:
             assert (trial.state, trial.user_attrs["failure"]) == (TrialState.FAIL, "duplicate")
-    owners = [owner_of(trial.user_attrs) for trial in running]
+    owners = [Owner(**trial.user_attrs["owner"]) for trial in running]
     assert not any(owner.is_gone() for owner in owners)
     for process in processes:
         process.communicate("")
@@ -152,7 +153,7 @@ def test_odd_losses_survive_storage(study: VariantStudy, url: str, odd: float | 
 
 def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy, url: str) -> None:
     lost = taken(study)
-    reopened(study, url).fail(lost.number, "lost")
+    reopened(study, url).fail(lost.trial_id, "lost")
     again = taken(study)
     assert not study.finish(lost, outcome(0.1, val_loss=1.0), None)
     assert study.state().outcomes == {}
@@ -165,8 +166,8 @@ def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy,
 def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: VariantStudy, url: str) -> None:
     """A machine that slept for a while must be able to go on with its other trials."""
     lost = taken(study)
-    reopened(study, url).fail(lost.number, "lost")
-    study.heartbeat(lost, 3)
+    reopened(study, url).fail(lost.trial_id, "lost")
+    study.note(lost, "heartbeat", 3)
     study.report(lost, 10, 4.0)
     study.note(lost, "steps", 3)
     study.link(lost, "http://curves/1")
@@ -181,7 +182,7 @@ def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
         value=0.0,
         params=study.trials()[0].params,
         distributions=study.trials()[0].distributions,
-        user_attrs={**study.trials()[0].user_attrs, "outcome": outcome(0.1, val_loss=3.0).to_dict()},
+        user_attrs={**study.trials()[0].user_attrs, "outcome": asdict(outcome(0.1, val_loss=3.0))},
     )
     study.study.add_trial(second)
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
@@ -190,14 +191,14 @@ def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
 def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:
     claim = taken(study)
     study.finish(claim, outcome(0.1), None)
-    study.fail(claim.number, "lost")
+    study.fail(claim.trial_id, "lost")
     assert study.trials()[0].state == TrialState.COMPLETE
     assert not study.state().crashes
 
 
 def test_a_study_keeps_what_it_was_begun_with(study: VariantStudy, url: str) -> None:
     """A later coordinator, with facts of its own, goes by the first one's."""
-    other = attributes([1.0, 2.0], facts=Facts(max_steps=20, precision="bf16").to_dict(), key="other")
+    other = attributes([1.0, 2.0], facts=asdict(Facts(max_steps=20, precision="bf16")), key="other")
     later = VariantStudy(open_storage(url, timeout=60.0), study.name, other, first_seed=7)
     assert (later.ladder, later.key, later.facts) == (LADDER, "lr", Facts(max_steps=10))
     assert later.study.user_attrs == attributes(LADDER)
@@ -231,7 +232,7 @@ def test_the_steps_of_cancelled_trials_are_counted(study: VariantStudy) -> None:
     for rung, failure in enumerate(["cancelled", "cancelled", "crash"]):
         claim = taken(study, rung=rung)
         study.note(claim, "steps", 5 + rung)
-        study.fail(claim.number, failure)
+        study.fail(claim.trial_id, failure)
     assert study.cancelled_steps() == 11
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -146,4 +147,4 @@ def test_a_run_is_degraded_when_a_smaller_lr_did_better_by_more_than_the_toleran
 
 
 def test_an_outcome_survives_as_plain_values():
-    assert Outcome.from_dict(json.loads(json.dumps(outcome(4.0).to_dict()))) == outcome(4.0)
+    assert Outcome(**json.loads(json.dumps(asdict(outcome(4.0))))) == outcome(4.0)

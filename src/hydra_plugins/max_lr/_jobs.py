@@ -20,8 +20,8 @@ from redline.errors import UnfinishedSearchError, UserError
 from redline.search import Search, SearchResult
 from redline.search.console.display import Display
 from redline.search.engine import begin, make_console, show_result
-from redline.search.store import open_storage
 from redline.search.store.searches import finished_results, forget_end
+from redline.search.store.storage import open_storage
 from redline.search.workers.cluster_job import run_command
 from redline.search.workers.pool import Pool, Slot
 

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    IntervalSweep,
-    Override,
-    RangeSweep,
-)
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 
 from redline.errors import UserError
 from redline.search.policy import ladder
@@ -18,8 +13,8 @@ from redline.search.policy import ladder
 
 def split(
     arguments: Sequence[str], config_loader: Any, key: str, default_ladder: Sequence[float], tolerance: float
-) -> tuple[list[float], list[list[str]]]:
-    """The ladder, and for every variant the overrides that make it.
+) -> tuple[list[float], list[list[str]], list[str]]:
+    """The ladder; for every variant the overrides that make it; what has several values beside `norm`.
 
     What ``key`` is given is the ladder: a list, a range or an interval; without it the default one, for `lr`.
     Every other override with several values multiplies the variants. Raises UserError.
@@ -27,6 +22,7 @@ def split(
     parser = OverridesParser.create(config_loader=config_loader)
     rungs = ladder.from_values(default_ladder, key) if key == "lr" else None
     choices: list[list[str]] = []
+    varied = []
     for override in parser.parse_overrides(list(arguments)):
         if override.key_or_group == key:
             rungs = _ladder(override, key, tolerance)
@@ -40,21 +36,14 @@ def split(
             if not values:
                 raise UserError(f"{override.input_line}: gives no value; allowed: one or more")
             choices.append([f"{name}={value}" for value in values])
+            if override.key_or_group != "norm":
+                varied.append(override.key_or_group)
         else:
             assert override.input_line is not None
             choices.append([override.input_line])
     if rungs is None:
         raise UserError(f"{key}: has no ladder; allowed with hydra.sweeper.key={key}: {key}=VALUE,VALUE,…")
-    return rungs, [list(chosen) for chosen in itertools.product(*choices)]
-
-
-def varied(arguments: Sequence[str], config_loader: Any, key: str) -> list[str]:
-    """The keys, other than ``key`` and `norm`, that the command line gives several values."""
-    parser = OverridesParser.create(config_loader=config_loader)
-    overrides = parser.parse_overrides(list(arguments))
-    return [
-        o.key_or_group for o in overrides if o.is_sweep_override() and o.key_or_group not in (key, "norm")
-    ]
+    return rungs, [list(chosen) for chosen in itertools.product(*choices)], varied
 
 
 def _ladder(override: Override, key: str, tolerance: float) -> list[float]:

@@ -10,11 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hydra_plugins.max_lr._overrides import split, varied
+from hydra_plugins.max_lr._overrides import split
 from hydra_plugins.max_lr.config import CommandLine, split_settings
 from redline.config import check_settings
 from redline.errors import UserError
-from redline.search import AtEnd, Options, Search, SearchResult, Variant
+from redline.search import AtEnd, Search, SearchResult, Variant
 from redline.search.policy.cost import cost_text
 from redline.stability import rule_specs
 from redline.training.trainable import Training
@@ -36,8 +36,7 @@ def search(
     here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
     _check(command, here)
     loader = hydra_context.config_loader
-    ladder, choices = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
-    keys = varied(arguments, loader, options.key)
+    ladder, choices, keys = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
     asked = Search(
         options=options,
@@ -56,45 +55,32 @@ def search(
         lengths = {variant.name: variant.trainable.max_steps for variant in variants}
         print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
         return None
-    result = (
-        _search(asked, options, trackers) if here else _search_by_jobs(asked, command, config, hydra_context)
-    )
+    # What these import takes a second: a dry run does without.
+    if here:
+        from redline.report.at_end import WriteReport
+        from redline.search.engine import run_search
+        from redline.training.at_end import SendCurves
+
+        at_end: list[AtEnd] = [SendCurves(trackers)]
+        if options.report_timeout is not None:
+            at_end.append(WriteReport(options.report_timeout, _tracking_uris(trackers)))
+        result = run_search(asked, at_end)
+    else:
+        from hydra_plugins.max_lr._jobs import search_by_jobs
+
+        assert command.jobs is not None
+        result = search_by_jobs(asked, command.jobs, config, hydra_context)
     if not result.finished:
         raise SystemExit(1)  # the search has ended, but not with every answer
     return result
 
 
-# What these two import takes a second: a dry run does without.
-def _search(asked: Search, options: Options, trackers: Sequence[dict[str, Any]]) -> SearchResult:
-    from redline.report.at_end import WriteReport
-    from redline.search.engine import run_search
-    from redline.training.at_end import SendCurves
-
-    at_end: list[AtEnd] = [SendCurves(trackers)]
-    if options.report_timeout is not None:
-        at_end.append(WriteReport(options.report_timeout, tracking_uris(trackers)))
-    return run_search(asked, at_end)
-
-
-def _search_by_jobs(
-    asked: Search, command: CommandLine, config: DictConfig, hydra_context: HydraContext
-) -> SearchResult:
-    from hydra_plugins.max_lr._jobs import search_by_jobs
-
-    assert command.jobs is not None
-    return search_by_jobs(asked, command.jobs, config, hydra_context)
-
-
-def tracking_uris(trackers: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def _tracking_uris(trackers: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The MLflow stores that any variant's runs are in."""
     return tuple(dict.fromkeys(its["mlflow"]["tracking_uri"] for its in trackers if "mlflow" in its))
 
 
 def _check(command: CommandLine, here: bool) -> None:
-    if command.jobs is not None and command.jobs < 1:
-        raise UserError(
-            f"hydra.sweeper.jobs={command.jobs}: allowed: 1 or more, or null to search in this process"
-        )
     if here and command.jobs is not None and command.jobs > 1:
         raise UserError(
             f"hydra.sweeper.jobs={command.jobs}: more than 1 needs a hydra/launcher that starts jobs, "

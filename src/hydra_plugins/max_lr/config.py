@@ -1,11 +1,13 @@
 """The sweeper's own part of the configuration: the engine's options, and what only a command line has."""
 
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
+from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from redline.bounds import check_value
 from redline.search.options import Options
 
 
@@ -14,9 +16,9 @@ class CommandLine:
     """The values are in conf/hydra/sweeper/max_lr.yaml."""
 
     _target_: str = "hydra_plugins.max_lr.sweeper.MaxLRSweeper"
-    jobs: int | None = MISSING
+    jobs: Annotated[int, Ge(1), Le(10_000)] | None = MISSING
     dry_run: bool = MISSING
-    tolerance: float = MISSING
+    tolerance: Annotated[float, Gt(0), Le(100)] = MISSING
 
 
 # Hydra fills the schema field by field, so it cannot use the frozen class itself.
@@ -25,10 +27,14 @@ MaxLRSweeperConf = make_dataclass("MaxLRSweeperConf", _OPTIONS, bases=(CommandLi
 
 
 def split_settings(settings: dict[str, Any]) -> tuple[Options, CommandLine]:
-    """The engine's options, and the rest."""
+    """The engine's options, and the rest. Raises UserError for what is wrong in the rest."""
     names = {option.name for option in fields(Options)}
     options = Options(**{name: value for name, value in settings.items() if name in names})
-    return options, CommandLine(**{name: value for name, value in settings.items() if name not in names})
+    rest = {name: value for name, value in settings.items() if name not in names}
+    for name, annotation in get_type_hints(CommandLine, include_extras=True).items():
+        if name in rest:
+            check_value(f"hydra.sweeper.{name}", rest[name], annotation)
+    return options, CommandLine(**rest)
 
 
 ConfigStore.instance().store(

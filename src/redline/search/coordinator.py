@@ -17,12 +17,12 @@ from redline.search.policy.answer import variant_result
 from redline.search.policy.state import SearchState, search_state, wanted
 from redline.search.policy.verdicts import reasons
 from redline.search.result import VariantResult
-from redline.search.store.owner import Owner, Silence, owner_of
+from redline.search.store.owner import Owner, Silence
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.study import Claim, VariantStudy
 from redline.search.trainable import Trial
 from redline.search.variant import Variant
-from redline.search.workers.interrupt import Interrupt
+from redline.search.workers.interrupt import Interrupt, handled
 from redline.search.workers.pool import Ended, Pool, Slot
 from redline.search.workers.tasks import run_trial
 from redline.stability import Outcome, Progress, SearchRule, build_rules
@@ -87,7 +87,7 @@ class Coordinator:
         """
         self.storage.meanwhile = self._listen
         try:
-            with self.interrupt:
+            with handled(self.interrupt.note):
                 self._loop()
         finally:
             self.storage.meanwhile = None
@@ -191,10 +191,10 @@ class Coordinator:
             return False
         del self.running[slot.index]
         if message.user_error is not None:
-            study.fail(run.claim.number, "interrupted")
+            study.fail(run.claim.trial_id, "interrupted")
             raise UserError(message.user_error)
         if message.crash is not None:
-            study.fail(run.claim.number, "crash")
+            study.fail(run.claim.trial_id, "crash")
             tried = study.state().crashes[run.claim.point]
             what = "tried again" if tried <= self.options.retries else "given up"
             self.display.say(f"{run.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
@@ -223,19 +223,19 @@ class Coordinator:
         with suppress(OutageError), self.storage.briefly():
             study = self.studies[run.variant.name]
             study.note(run.claim, "steps", run.progress.step)
-            study.fail(run.claim.number, why)
+            study.fail(run.claim.trial_id, why)
 
     def _fail_lost_trials(self, states: Mapping[str, SearchState]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
-        ours = {(run.variant.name, run.claim.number) for run in self.running.values()}
+        ours = {run.claim.trial_id for run in self.running.values()}
         found = False
         for name, state in states.items():
             for trial in state.running.values():
-                if (name, trial.number) in ours:
+                if trial._trial_id in ours:
                     continue
-                owner = owner_of(trial.user_attrs)
+                owner = Owner(**trial.user_attrs["owner"])
                 if owner.is_gone() or self.silence.too_long(owner.claim, trial.user_attrs["heartbeat"]):
-                    self.studies[name].fail(trial.number, "lost")
+                    self.studies[name].fail(trial._trial_id, "lost")
                     found = True
         return found
 
@@ -255,7 +255,7 @@ class Coordinator:
             due = int((time.monotonic() - run.started) / self.options.heartbeat_every)
             if due > run.heartbeats:
                 run.heartbeats = due
-                self.studies[run.variant.name].heartbeat(run.claim, due)
+                self.studies[run.variant.name].note(run.claim, "heartbeat", due)
 
     def _view(self, states: Mapping[str, SearchState]) -> View:
         lengths = {name: study.facts.max_steps for name, study in self.studies.items()}

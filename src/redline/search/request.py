@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from redline.bounds import shown
+from redline.errors import UserError
 from redline.search.options import Options
 from redline.search.variant import Variant, with_short_runs
+
+_LONGEST_NAME = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,19 @@ class Search:
     def check(self) -> None:
         """Raise UserError for what can be found wrong in this process."""
         self.options.check(self.prefix)
+        if self.name is not None:
+            check_name(self.name_key, self.name)
         if self.options.short_run_steps is not None:
             for variant in self.variants:
                 with_short_runs(variant, self.options.short_run_steps)
+
+
+def check_name(key: str, name: object) -> None:
+    """Raise UserError for a name that is not one of a folder inside another."""
+    if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name == name.strip()):
+        raise UserError(f"{key}={shown(name)}: allowed: a name of 1 to {_LONGEST_NAME} characters")
+    if name.startswith((".", "~")) or not name.isprintable() or {*"/\\"} & {*name}:
+        raise UserError(f"{key}={shown(name)}: allowed: a name without / and \\, and with no . or ~ in front")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
 from redline.errors import UserError
 from redline.files import atomic_write
@@ -45,11 +44,8 @@ class VariantResult:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
-        """Raises TypeError for what is no entry."""
-        return cls(**_typed(cls, entry))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What JSON made of one: tuples have become lists."""
+        return _reader(cls).validate_python(entry)
 
 
 @dataclass(frozen=True)
@@ -85,17 +81,18 @@ class SearchResult:
         """Raises UserError, naming ``role``, for whatever is no ``result.json``."""
         allowed = "allowed: the path of a search's result.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            json.loads(text)
         except FileNotFoundError:
             raise UserError(f"{role}={path}: no such file; {allowed}") from None
         except (OSError, ValueError):
             raise UserError(f"{role}={path}: not a file of JSON; {allowed}") from None
         try:
-            found = cls(**_typed(cls, content))
+            found: Self = _reader(cls).validate_json(text, strict=True)
             if not found.ladder or found.seeds < 1:
-                raise TypeError("asks for no run")
+                raise ValueError("asks for no run")
             return found
-        except (TypeError, AttributeError):
+        except ValueError:
             raise UserError(f"{role}={path}: not the result of a search; {allowed}") from None
 
 
@@ -104,24 +101,7 @@ def spelled_out(label: str) -> str:
     return label.replace("LR", "learning rate")
 
 
-def _typed(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON holds of a dataclass's fields, with tuples for lists. Raises TypeError for another type."""
-    hints = get_type_hints(cls)
-    return {name: _as(hints[name], value) for name, value in content.items() if name in hints}
+def _reader(cls: type) -> Any:
+    from pydantic import TypeAdapter  # not at every start of a command
 
-
-def _as(hint: Any, value: Any) -> Any:
-    kind, inner = get_origin(hint), get_args(hint)
-    if NoneType in inner:
-        return None if value is None else _as(inner[0], value)
-    if kind is tuple and isinstance(value, list) and (... in inner or len(value) == len(inner)):
-        return tuple(_as(inner[0], its) for its in value)
-    if kind is Mapping and isinstance(value, dict):
-        return {_as(inner[0], key): _as(inner[1], its) for key, its in value.items()}
-    if hint is VariantResult:
-        return VariantResult.from_dict(value)
-    if (kind is Literal and value in inner) or (hint is float and isinstance(value, int | float)):
-        return value
-    if kind is None and isinstance(value, hint):
-        return value
-    raise TypeError(f"{value!r} is no {hint}")
+    return TypeAdapter(cls)

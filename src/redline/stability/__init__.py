@@ -1,8 +1,8 @@
 """When a run counts as diverged, and how sensitive a variant is to its learning rate. Pure numbers."""
 
-from redline.stability.forecast import Forecast, Forecaster
+from redline.stability.forecast import Forecaster
 from redline.stability.from_config import build_forecaster, build_rules, rule_specs
-from redline.stability.outcome import Outcome, Score
+from redline.stability.outcome import Outcome, Score, Verdict
 from redline.stability.rules import (
     BlowUp,
     Degraded,
@@ -13,14 +13,12 @@ from redline.stability.rules import (
     OnlineRule,
     SearchRule,
 )
-from redline.stability.verdict import Verdict
 from redline.stability.watch import Progress, Watch
 
 __all__ = [
     "BlowUp",
     "Degraded",
     "EndRule",
-    "Forecast",
     "Forecaster",
     "NoLearning",
     "NoReturn",

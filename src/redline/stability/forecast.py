@@ -2,22 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
 from redline.bounds import Positive, Steps
+from redline.stability.outcome import Verdict
 
 Ramp = Annotated[float, Ge(0), Le(1e6)]
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A run is expected to diverge: since which step (counted from 0), and the reading that says so."""
-
-    step: int
-    reason: str
 
 
 class Forecaster:
@@ -40,7 +33,7 @@ class Forecaster:
         self.limits = {"max_logit": max_logit, "output_gain": output_gain}
         self.warmup_steps, self.ramp = warmup_steps, ramp
         self.first: dict[str, float] = {}
-        self.forecast: Forecast | None = None
+        self.forecast: Verdict | None = None
 
     def share(self, step: int) -> float:
         """Of the limits that holds at ``step`` (counted from 0), from 0 to 1."""
@@ -52,7 +45,7 @@ class Forecaster:
         warmup = self.warmup_steps
         return steps**2 / (2 * warmup) if steps < warmup else steps - warmup / 2
 
-    def read(self, step: int, readings: Mapping[str, float]) -> Forecast | None:
+    def read(self, step: int, readings: Mapping[str, float]) -> Verdict | None:
         """The warning that the readings of ``step`` give, if it is the run's first one."""
         if self.forecast is not None:
             return None
@@ -63,7 +56,7 @@ class Forecaster:
             first = self.first.setdefault(name, value)
             allowed = first + abs(first) + limit * self.share(step)
             if not (math.isfinite(value) and value <= allowed):
-                self.forecast = Forecast(step, f"{name} {value:.3g}, allowed {allowed:.3g}")
+                self.forecast = Verdict(f"{name} {value:.3g}, allowed {allowed:.3g}", step)
                 return self.forecast
         return None
 
@@ -72,4 +65,4 @@ class Forecaster:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.first = dict(state["first"])
-        self.forecast = state["forecast"] and Forecast(**state["forecast"])
+        self.forecast = state["forecast"] and Verdict(**state["forecast"])

@@ -1,8 +1,18 @@
-"""The result of one finished training run."""
+"""The result of one training run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a run has diverged, such as the rule that it broke, and the step (counted from 0) at which it did.
+
+    A forecast is one too: that the run is expected to.
+    """
+
+    reason: str
+    step: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,6 @@ class Outcome:
     @property
     def diverged(self) -> bool:
         return self.reason is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from redline.errors import UserError
-from redline.stability.outcome import Outcome, Score
+from redline.stability.outcome import Outcome, Score, Verdict
 from redline.stability.rules import EndRule, OnlineRule
-from redline.stability.verdict import Verdict
 
 _RECORD = struct.Struct("<qdd")
 Record = tuple[int, float, float]  # step, loss, gradient norm
@@ -26,10 +25,6 @@ class Progress:
     forecast_step: int | None = None
 
 
-def _nobody(progress: Progress) -> None:
-    pass
-
-
 class Watch:
     """Judges a run by those of ``rules`` that are judged while training and at its end.
 
@@ -40,7 +35,7 @@ class Watch:
     def __init__(
         self,
         rules: Mapping[str, Any] | None = None,
-        tell: Callable[[Progress], object] = _nobody,
+        tell: Callable[[Progress], object] = lambda progress: None,
         curve: Path | None = None,
     ) -> None:
         rules = rules or {}

@@ -19,7 +19,8 @@ class SendCurves(AtEnd):
     command: ClassVar[str] = "redline send"
 
     def __call__(self, search: EndedSearch) -> Sequence[str]:
-        from redline.search.store import link_trials, open_storage
+        from redline.search.store.record import link_trials
+        from redline.search.store.storage import open_storage
         from redline.training.outbox import finish
 
         distinct = [its for i, its in enumerate(self.trackers) if its not in self.trackers[:i]]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from redline.metrics import MAX_LOGIT, NORM, layer_of
 from redline.monitor import Monitor
 from redline.search import Trial
-from redline.stability import Forecast, Forecaster, build_forecaster
+from redline.stability import Forecaster, Verdict, build_forecaster
 
 _INTO_RESIDUAL = ((NORM, "proj"), (NORM, "fc2"))
 
@@ -22,7 +22,7 @@ class EarlyWarning(Callback):
     """Calls ``warn`` with the run's forecast, once; a resumed run is not warned of again."""
 
     def __init__(
-        self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Forecast], None]
+        self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Verdict], None]
     ) -> None:
         self.forecaster, self.width, self.warn = forecaster, width, warn
         monitor.subscribe(self.read)
@@ -62,7 +62,7 @@ def early_warning(
     if forecaster is None:
         return []
 
-    def warn(forecast: Forecast) -> None:
+    def warn(forecast: Verdict) -> None:
         log.warning("step %d: expected to diverge: %s", forecast.step, forecast.reason)
         set_tags({"forecast_step": forecast.step, "forecast_reason": forecast.reason})
         trial.watch.warn(forecast.step, "forecast" if mode == "end" else None)

@@ -9,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 
 from redline.errors import UserError
 
+LONGEST = 1000  # rungs
 _DIGITS = 6  # significant digits of a rung: 0.060000000000000005 is 0.06
 
 
@@ -18,8 +19,9 @@ def rounded(lr: float) -> float:
 
 def from_values(values: Iterable[float | str], key: str = "lr") -> list[float]:
     """The ladder of given values, in any order. Raises UserError where it is none."""
-    rungs = []
+    rungs: list[float] = []
     for value in values:
+        _check_length(len(rungs) + 1, key)
         try:
             lr = rounded(float(value))
         except (TypeError, ValueError):
@@ -29,8 +31,13 @@ def from_values(values: Iterable[float | str], key: str = "lr") -> list[float]:
         rungs.append(lr)
     ladder = sorted(set(rungs))
     if len(ladder) < 2:
-        raise UserError(f"{key}={ladder[0] if ladder else ''}: one value is no ladder; allowed: two or more")
+        raise UserError(f"{key}=[{', '.join(map(str, ladder))}]: no ladder; allowed: two or more")
     return ladder
+
+
+def _check_length(rungs: int, text: str) -> None:
+    if rungs > LONGEST:
+        raise UserError(f"{text}: gives more than {LONGEST} values; allowed: at most {LONGEST}")
 
 
 def from_range(start: float, stop: float, step: float, key: str = "lr") -> list[float]:
@@ -48,6 +55,7 @@ def from_range(start: float, stop: float, step: float, key: str = "lr") -> list[
     if width == 0:
         raise UserError(f"{text}: the step is 0; allowed: any other step")
     count = int((last - first) / width) + 1
+    _check_length(count, text)
     values = [float(first + width * index) for index in range(max(0, count))]
     if len(values) < 2:
         raise UserError(f"{text}: gives {len(values)} value; allowed: two or more (the step's default is 1)")
@@ -56,9 +64,9 @@ def from_range(start: float, stop: float, step: float, key: str = "lr") -> list[
 
 def from_interval(low: float, high: float, tolerance: float, key: str = "lr") -> list[float]:
     """Rungs from ``low`` to ``high``, equal in log, each at most ``tolerance`` above the one below."""
+    text = f"{key}=interval({low:g},{high:g})"
     if not 0 < low < high < math.inf:
-        raise UserError(f"{key}=interval({low:g},{high:g}): allowed: 0 < low < high, both finite")
-    if not tolerance > 0:
-        raise UserError(f"hydra.sweeper.tolerance={tolerance}: allowed: a number above 0")
+        raise UserError(f"{text}: allowed: 0 < low < high, both finite")
     gaps = max(1, math.ceil(math.log(high / low) / math.log1p(tolerance) - 1e-9))
+    _check_length(gaps + 1, f"{text} with hydra.sweeper.tolerance={tolerance:g}")
     return from_values((low * (high / low) ** (gap / gaps) for gap in range(gaps + 1)), key)

@@ -4,10 +4,9 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,9 @@ class Owner:
         pid = os.getpid()
         return cls(_host(), pid, _started(pid), uuid.uuid4().hex)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def is_gone(self) -> bool:
         """True where the owner was a process of this machine that no longer exists."""
         return self.host == _host() and _started(self.pid) != self.started
-
-
-def owner_of(attributes: Mapping[str, Any]) -> Owner:
-    return Owner(**attributes["owner"])
 
 
 class Silence:

@@ -4,7 +4,7 @@ import abc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -81,17 +81,9 @@ class PatientStorage(BaseStorage):
 
         That asks the database too, and is waited for as every operation is.
         """
-
-        def begin() -> AbstractContextManager[None]:
-            opening = first_opening(url)
-            opening.__enter__()
-            return opening
-
-        opening = self._ask(begin)
-        try:
+        with ExitStack() as opening:
+            self._ask(lambda: opening.enter_context(first_opening(url)))
             yield
-        finally:
-            opening.__exit__(None, None, None)
 
     def _ask(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         while True:

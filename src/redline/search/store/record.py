@@ -98,7 +98,7 @@ def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict
         if trial.state == TrialState.COMPLETE:
             rung = attributes["ladder"].index(trial.params[attributes["key"]])
             point = points[trial.number] = Point(rung, trial.params["seed"])
-            outcomes.setdefault(point, Outcome.from_dict(trial.user_attrs["outcome"]))
+            outcomes.setdefault(point, Outcome(**trial.user_attrs["outcome"]))
     verdicts = reasons(outcomes, build_rules(attributes["rules"], SearchRule))
     return {number: verdicts[point] for number, point in points.items()}
 
@@ -136,7 +136,7 @@ def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
         seed=trial.params["seed"],
         state=state,
         reason=reason,
-        outcome=None if outcome is None else Outcome.from_dict(outcome),
+        outcome=None if outcome is None else Outcome(**outcome),
         last_step=last,
         last_loss=None if last is None else reported[last],
         started=trial.datetime_start,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -32,8 +33,6 @@ def choose_name(
     """
     known = _searches(storage)
     if asked_name is not None:
-        if "/" in asked_name or not asked_name.strip("."):
-            raise UserError(f"{key}={asked_name}: allowed: a name without /")
         if asked_name in known and known[asked_name]["fingerprint"] != asked:
             raise UserError(
                 f"{key}={asked_name}: was begun with other variants, ladder, seeds or settings; "
@@ -70,7 +69,7 @@ def open_studies(
                 "variant": variant.name,
                 "is_short": variant.is_short,
                 "rules": {name: variant.rules[name] for name in rules},
-                "facts": facts[variant.name].to_dict(),
+                "facts": asdict(facts[variant.name]),
             }
             studies[variant.name] = VariantStudy(
                 storage, f"{name}/{variant.name}", attributes, first_seed=variant.first_seed
@@ -88,11 +87,9 @@ def finished_results(
     storage: BaseStorage, name: str, variants: Sequence[str]
 ) -> dict[str, VariantResult] | None:
     """Every variant's result, as the machine that ended the search stored it; None before its end."""
-    found = {
-        variant: storage.get_study_user_attrs(study_id)
-        for variant, study_id in _study_ids(storage, name, variants).items()
-    }
-    if not all(variant in found and found[variant].get("finished") for variant in variants):
+    ids = _study_ids(storage, name, variants)
+    found = {variant: storage.get_study_user_attrs(study_id) for variant, study_id in ids.items()}
+    if not all(found.get(variant, {}).get("finished") for variant in variants):
         return None
     return {variant: VariantResult.from_dict(found[variant]["result"]) for variant in variants}
 

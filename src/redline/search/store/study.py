@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -82,13 +82,13 @@ class VariantStudy:
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def state(self) -> "State":
+    def state(self) -> State:
         """What the storage holds at this moment; of a point that was finished twice, the first counts."""
         state = State({}, {}, Counter())
         for trial in self.trials():
             point = self.point_of(trial)
             if trial.state == TrialState.COMPLETE:
-                state.outcomes.setdefault(point, Outcome.from_dict(trial.user_attrs["outcome"]))
+                state.outcomes.setdefault(point, Outcome(**trial.user_attrs["outcome"]))
             elif trial.state == TrialState.RUNNING:
                 state.running[point] = trial
             elif trial.user_attrs.get("failure") == "crash":
@@ -97,10 +97,8 @@ class VariantStudy:
 
     def cancelled_steps(self) -> int:
         """The steps of runs that were cancelled."""
-        ended = [
-            trial.user_attrs for trial in self.trials() if trial.user_attrs.get("failure") == "cancelled"
-        ]
-        return sum(its.get("steps", 0) for its in ended)
+        attributes = [trial.user_attrs for trial in self.trials()]
+        return sum(its.get("steps", 0) for its in attributes if its.get("failure") == "cancelled")
 
     def claim(self, point: Point, owner: Owner) -> Claim | None:
         """Take a point; None where another coordinator has taken it.
@@ -109,6 +107,7 @@ class VariantStudy:
         the lower number keeps it, which both see the same way. A creation that was tried again because its
         answer was lost may have left copies, which lose too.
         """
+        ours = asdict(owner)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.add_trial(
@@ -116,7 +115,7 @@ class VariantStudy:
                     state=TrialState.RUNNING,
                     params={self.key: self.ladder[point.rung], "seed": self.first_seed + point.seed},
                     distributions=self._space,
-                    user_attrs={"owner": owner.to_dict(), "heartbeat": 0},
+                    user_attrs={"owner": ours, "heartbeat": 0},
                 )
             )
         same = [
@@ -124,18 +123,13 @@ class VariantStudy:
             for trial in self.trials()
             if self.point_of(trial) == point and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
         ]
-        mine, *copies = [trial for trial in same if trial.user_attrs["owner"] == owner.to_dict()]
+        mine, *copies = [trial for trial in same if trial.user_attrs["owner"] == ours]
         for copy in copies:
-            self.fail(copy.number, "duplicate")
-        claim = Claim(mine.number, mine._trial_id, point)
+            self.fail(copy._trial_id, "duplicate")
         if same[0].number == mine.number:
-            return claim
-        self.fail(claim.number, "duplicate")
+            return Claim(mine.number, mine._trial_id, point)
+        self.fail(mine._trial_id, "duplicate")
         return None
-
-    def heartbeat(self, claim: Claim, count: int) -> None:
-        """Show that a claim's owner is alive."""
-        self.note(claim, "heartbeat", count)
 
     def report(self, claim: Claim, step: int, loss: float) -> None:
         """An intermediate training loss, in nats."""
@@ -161,7 +155,7 @@ class VariantStudy:
         """
         try:
             for key, value in (
-                ("outcome", outcome.to_dict()),
+                ("outcome", asdict(outcome)),
                 ("verdict", "diverged" if reason else "stable"),
                 ("reason", reason),
                 ("step", outcome.step),
@@ -170,28 +164,24 @@ class VariantStudy:
                 self.storage.set_trial_user_attr(claim.trial_id, key, value)
             self.storage.set_trial_system_attr(claim.trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
             self._describe(claim, outcome.page, in_words(reason, outcome.step))
-            self.study.tell(claim.number, 0.0 if reason else outcome.value)
+            searched = 0.0 if reason else outcome.value
+            self.storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, [searched])
         except UpdateFinishedTrialError:
             return False
-        except ValueError:
-            if self.trials()[claim.number].state.is_finished():
-                return False
-            raise
         return True
 
-    def fail(self, number: int, failure: str) -> None:
+    def fail(self, trial_id: int, failure: str) -> None:
         """End a running trial without an outcome.
 
         ``failure``: ``crash``, ``interrupted``, ``cancelled``, ``lost`` or ``duplicate``.
         """
-        trial = self.trials()[number]
         with suppress(UpdateFinishedTrialError):  # another coordinator ended it
-            self.storage.set_trial_user_attr(trial._trial_id, "failure", failure)
-            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            self.storage.set_trial_user_attr(trial_id, "failure", failure)
+            self.storage.set_trial_state_values(trial_id, TrialState.FAIL)
 
     def answer(self, result: VariantResult) -> None:
         """Store the variant's result, and say it in the study's note."""
-        self.study.set_user_attr("result", result.to_dict())
+        self.study.set_user_attr("result", asdict(result))
         write_note(self.storage, self.study._study_id, None, study_note(result, self.label))
 
     def _describe(self, claim: Claim, page: str | None, verdict: str | None = None) -> None:

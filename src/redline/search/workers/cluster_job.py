@@ -1,16 +1,14 @@
 """A job of a cluster: runs a command, and lets it end its trials when the job must end."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from types import FrameType
 from typing import Any
 
-_FAREWELLS = (signal.SIGTERM, signal.SIGINT)
+from redline.search.workers.interrupt import handled
 
 
 def run_command(words: Sequence[str], folder: str, hidden: Collection[str], cfg: Any) -> tuple[int, str]:
@@ -22,8 +20,9 @@ def run_command(words: Sequence[str], folder: str, hidden: Collection[str], cfg:
     ``cfg`` is what Hydra hands to a job, and not used.
     """
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    farewells = _Farewells()
     # A file, not a pipe: what the command leaves behind would keep a pipe open for seconds.
-    with tempfile.TemporaryFile("w+", errors="replace") as errors, _noted_farewells() as farewells:
+    with tempfile.TemporaryFile("w+", errors="replace") as errors, handled(farewells.hear):
         try:
             # Its own session, or a terminal's Ctrl-C would reach it beside our SIGTERM.
             with subprocess.Popen(
@@ -62,14 +61,3 @@ class _Farewells:
         if self.command is not None and not self._told:
             self._told = True
             self.command.terminate()
-
-
-@contextmanager
-def _noted_farewells() -> Iterator[_Farewells]:
-    farewells = _Farewells()
-    before = {number: signal.signal(number, farewells.hear) for number in _FAREWELLS}
-    try:
-        yield farewells
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)

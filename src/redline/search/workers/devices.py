@@ -12,7 +12,6 @@ from typing import Any
 
 import pynvml as nvml
 
-from redline.errors import UserError
 from redline.search.workers.pool import Slot
 
 _DEV = Path("/dev")
@@ -34,10 +33,8 @@ def make_slots(workers: int | None, accelerator: str) -> tuple[list[Slot], int |
     """Slots for ``workers`` tasks at once, the CPU threads of each (None: torch's default), a note or None.
 
     By default one a device; on a CPU one a core with one thread each: two one-thread tasks are
-    faster than one two-thread task. Raises UserError.
+    faster than one two-thread task.
     """
-    if workers is not None and workers < 1:
-        raise UserError(f"hydra.sweeper.workers={workers}: allowed: 1 or more, or null for the default")
     devices, note = visible_devices(accelerator)
     if devices:
         count = workers or len(devices)

@@ -1,34 +1,32 @@
 """Ctrl-C, or a cluster's SIGTERM, noticed between two storage operations and not within one."""
 
 import signal
-from types import FrameType, TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """While entered, ``handler`` is called for both signals."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, its in before.items():
+            signal.signal(number, its or signal.SIG_DFL)
 
 
 class Interrupt:
-    """While entered, a first signal is only noted; ``check`` raises for it. A second one raises at once."""
+    """A first signal is only noted, and ``check`` raises for it. A second one raises at once."""
 
-    def __init__(self) -> None:
-        self.noted = False
+    noted = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.check()
+        self.noted = True
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if a signal has come."""
         if self.noted:
             raise KeyboardInterrupt
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.noted:
-            raise KeyboardInterrupt
-        self.noted = True
-
-    def __enter__(self) -> Self:
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -125,35 +125,27 @@ class Pool:
 
         One that crashes is started again, ``tries`` times in all; ``hear`` is given its messages.
         """
-        ended = self._call_once(task, arguments, log, hear, timeout)
-        if ended.crash is None or tries <= 1:
-            return ended
-        hear(
-            f"{task.__name__}: crashed ({ended.crash}), tried again"
-            + (f"; its log is in {log}" if log else "")
-        )
-        return self.call(task, arguments, log, hear=hear, timeout=timeout, tries=tries - 1)
-
-    def _call_once(
-        self,
-        task: Task,
-        arguments: tuple[Any, ...],
-        log: Path | None,
-        hear: Callable[[Any], object],
-        timeout: float | None,
-    ) -> Ended:
         slot = self.slots[0]
         until = float("inf") if timeout is None else time.monotonic() + timeout
-        try:
-            self.start(slot, task, arguments, log)
-            while time.monotonic() < until:
-                for _, message in self.poll(0.5):
-                    if isinstance(message, Ended):
-                        return message
-                    hear(message)
-        finally:
-            self.stop(slot)
-        return Ended(crash=f"took more than {timeout:g} s")
+        while True:
+            ended = None
+            try:
+                self.start(slot, task, arguments, log)
+                while ended is None and time.monotonic() < until:
+                    for _, message in self.poll(0.5):
+                        if isinstance(message, Ended):
+                            ended = message
+                        else:
+                            hear(message)
+            finally:
+                self.stop(slot)
+            if ended is None:
+                return Ended(crash=f"took more than {timeout:g} s")
+            tries -= 1
+            if ended.crash is None or tries < 1:
+                return ended
+            where = f"; its log is in {log}" if log else ""
+            hear(f"{task.__name__}: crashed ({ended.crash}), tried again{where}")
 
     def hurry(self) -> None:
         """Ask all tasks to end, so that they do so side by side when each is stopped."""
