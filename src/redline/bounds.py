@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 
 from redline.errors import UserError
 
-Positive = Annotated[float, Gt(0)]
+Positive = Annotated[float, Gt(0), Le(10**9)]
 Share = Annotated[float, Ge(0), Le(1)]
 Epsilon = Annotated[float, Gt(0), Le(1)]
 Kept = Annotated[float, Ge(0), Lt(1)]  # the share of a running mean that a step keeps

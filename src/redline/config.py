@@ -80,7 +80,7 @@ class ModelConfig:
     sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
     dropout: Annotated[float, Ge(0), Lt(1)] = MISSING
     positions: Positions = MISSING
-    rope_base: Annotated[float, Gt(1), Le(1e12)] = MISSING
+    rope_base: Annotated[float, Gt(1), Le(10**12)] = MISSING
     init_std: Annotated[float, Gt(0), Le(100)] = MISSING
     attention: Attention = MISSING
 

@@ -121,7 +121,7 @@ def _variants(
         variants.append(
             Variant(
                 name=", ".join([norm, *(f"{name}={values[name]}" for name in keys)]),
-                trainable=Training(cfg, key),
+                trainable=Training(cfg, key, ladder[-1]),
                 rules=rule_specs(plain["divergence"]),
                 first_seed=cfg.seed,
                 tags={"norm": norm},

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
@@ -21,6 +22,7 @@ class CheckFirst(Callback):
         with open_dict(cfg):
             del cfg["hydra"]
         # Hydra makes a warning of whatever else is raised here; the run then meets it again.
+        HydraConfig.instance().set_config(config)  # which the folder's name asks
         with user_errors():
             check(cfg, Path(config.hydra.run.dir))
             open_corpus(cfg)

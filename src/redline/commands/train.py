@@ -7,13 +7,25 @@ from omegaconf import DictConfig
 
 from redline.command_line import user_errors
 from redline.config import CONF, check_settings, register
+from redline.errors import UserError
 
 register()
 _SHOWS = {"--cfg", "-c", "--info", "-i"}
 
 
+def train() -> float | None:
+    """What `sys.argv` asks for, read by Hydra. Raises UserError."""
+    for word in sys.argv[1:]:
+        group, _, choice = word.lstrip("+").partition("=")
+        # Hydra ends with a traceback: only an experiment can be chosen as none.
+        if choice == "null" and group != "experiment" and (CONF / group).is_dir():
+            choices = sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+            raise UserError(f"{group}=null: allowed: {', '.join(choices)}")
+    return _train()
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def train(cfg: DictConfig) -> float | None:
+def _train(cfg: DictConfig) -> float | None:
     """One run. With -m Hydra calls the max_lr sweeper instead."""
     # torch and Lightning take seconds to import; --help and a search's coordinator need neither.
     from redline.training.single import train_once

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from redline.bounds import Positive, Steps
 from redline.stability.outcome import Verdict
 
-Ramp = Annotated[float, Ge(0), Le(1e6)]
+Ramp = Annotated[float, Ge(0), Le(10**6)]
 
 
 class Forecaster:

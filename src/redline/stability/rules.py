@@ -6,10 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from redline.bounds import Count, Kept, Steps
 from redline.stability.outcome import Outcome
+
+Nats = Annotated[float, Ge(0), Le(10**6)]
 
 
 class OnlineRule(ABC):
@@ -95,7 +97,7 @@ class NoReturn(OnlineRule):
     A rise that does come back is counted in ``spikes``.
     """
 
-    def __init__(self, rise: Annotated[float, Ge(0)], patience: Count, smoothing: Kept) -> None:
+    def __init__(self, rise: Nats, patience: Count, smoothing: Kept) -> None:
         self.rise, self.patience = rise, patience
         self.mean = RunningMean(smoothing)
         self.best = math.inf
@@ -129,7 +131,7 @@ class Degraded(SearchRule):
     Only smaller LRs count, so an under-trained low rung is never called diverged.
     """
 
-    def __init__(self, tolerance: Annotated[float, Ge(0)]) -> None:
+    def __init__(self, tolerance: Nats) -> None:
         self.tolerance = tolerance
 
     def broken_by(self, outcome: Outcome, smaller: list[Outcome]) -> bool:

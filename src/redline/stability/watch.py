@@ -85,6 +85,8 @@ class Watch:
         verdict = self.final_verdict()
         if verdict is None and score.loss is not None:
             reason = self._broken_at_end(score.loss, score.floor)
+            if reason is None and not all(map(math.isfinite, (score.loss, *score.numbers.values()))):
+                reason = "non_finite"  # even if that rule is off
             verdict = None if reason is None else Verdict(reason, self._last_step)
         reported = self.steps_seen or max_steps or 0
         return Outcome(
@@ -136,8 +138,7 @@ class Watch:
         broken = (
             name for name, rule in self.at_end.items() if floor is not None and rule.broken_by(loss, floor)
         )
-        # A score that is not a finite number counts as diverged, even if the rule is off.
-        return next(broken, None) or (None if math.isfinite(loss) else "non_finite")
+        return next(broken, None)
 
     def _judge_all(self, records: list[Record]) -> None:
         for record in records:

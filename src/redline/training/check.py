@@ -34,9 +34,16 @@ _TINY_BATCH = 2  # sequences
 
 
 def check(cfg: DictConfig, directory: Path | None = None) -> None:
-    """Raise UserError for a run that cannot work: all of it is built, and one block of its model takes two
-    steps on the CPU. ``directory``: where the run is to be. Takes about a second.
+    """Raise UserError for a run that cannot work: what `check_parts` finds, and one block of the model takes
+    two steps on the CPU. ``directory``: where the run is to be. Takes about a second.
     """
+    check_parts(cfg)
+    _train_tiny(cfg)
+    check_resume(cfg, directory)
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Raise UserError for a setting out of bounds, and for what cannot be built of them."""
     check_settings(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_rules(cfg.divergence, object)
@@ -48,8 +55,6 @@ def check(cfg: DictConfig, directory: Path | None = None) -> None:
     with torch.device("meta"):
         parameters = sum(its.numel() for its in build_model(cfg).parameters())
     _check_memory(cfg, parameters)
-    _train_tiny(cfg)
-    check_resume(cfg, directory)
 
 
 def _check_schedule(cfg: DictConfig) -> None:

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +23,7 @@ from redline.training.settings import deciding_settings
 
 CHECKPOINT = "last.ckpt"
 _RUN, _STEPS = "redline", "trainer.max_steps"
+_MOST_NAMED = 5  # differences in a message
 _DIGEST_SIZE = 16  # bytes
 _PART = 1 << 24  # bytes that are read at a time
 
@@ -117,15 +118,15 @@ def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Checkpoint | None:
     and where the run would not be the same.
     """
     named = cfg.trainer.resume
-    path, key = (directory / CHECKPOINT, str(directory)) if named is None else (Path(named), "trainer.resume")
+    path = directory / CHECKPOINT if named is None else Path(named)
     if named is None and not path.is_file():
         return None
     if not _is_whole(path):
         if named is not None:
-            raise UserError(f"{key}={path}: damaged; allowed: a checkpoint as it was written")
+            raise UserError(f"trainer.resume={path}: damaged; allowed: a checkpoint as it was written")
         log.warning("%s: damaged; the run begins anew", path)
         return None
-    return _same_run(path, cfg)
+    return _same_run(path, cfg, directory)
 
 
 def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
@@ -135,9 +136,9 @@ def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
     if (named := cfg.trainer.resume) is not None:
         if not Path(named).is_file():
             raise UserError(f"trainer.resume={named}: no such file; allowed: the path of a checkpoint")
-        _same_run(Path(named), cfg)
+        _same_run(Path(named), cfg, directory)
     elif directory is not None and (path := directory / CHECKPOINT).is_file():
-        found = _same_run(path, cfg)
+        found = _same_run(path, cfg, directory)
         if found.step >= found.run.settings["trainer"]["max_steps"]:
             raise UserError(
                 f"hydra.run.dir={directory}: holds a finished run; allowed: another folder, or "
@@ -145,8 +146,9 @@ def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
             )
 
 
-def _same_run(path: Path, cfg: DictConfig) -> Checkpoint:
+def _same_run(path: Path, cfg: DictConfig, directory: Path | None) -> Checkpoint:
     """Raises UserError where ``path`` is no checkpoint of a run with these settings."""
+    asked = f"hydra.run.dir={directory}" if cfg.trainer.resume is None else f"trainer.resume={path}"
     try:
         # Plain values and tensors only: a pickle may run any code.
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -162,8 +164,8 @@ def _same_run(path: Path, cfg: DictConfig) -> Checkpoint:
         TypeError,
     ) as error:
         raise UserError(
-            f"{path}: no checkpoint of a run, or one that holds more than weights and plain values; allowed: "
-            f"a {CHECKPOINT} that Redline wrote"
+            f"{asked}: not a checkpoint of a run, or it holds more than weights and plain values; allowed: a "
+            f"{CHECKPOINT} that Redline wrote"
         ) from error
     before, now = _flat(found.run.settings), _flat(deciding_settings(cfg))
     steps = before.pop(_STEPS), now.pop(_STEPS)
@@ -177,10 +179,15 @@ def _same_run(path: Path, cfg: DictConfig) -> Checkpoint:
     if different:
         more = f"; steps may be added where the first {found.step} keep their LR, as with schedule=constant"
         raise UserError(
-            f"{path}: of another run ({'; '.join(different)}); allowed: the same settings, or another folder"
+            f"{asked}: of another run ({_few(different)}); allowed: the same settings, or another folder"
             + more * different[-1].startswith(_STEPS)
         )
     return found
+
+
+def _few(differences: Sequence[str]) -> str:
+    more = len(differences) - _MOST_NAMED
+    return "; ".join(differences[:_MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _may_change(steps: tuple[int, int], done: int, cfg: DictConfig) -> bool:

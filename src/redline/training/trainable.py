@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
@@ -18,10 +18,13 @@ from redline.training.settings import deciding_settings
 
 @dataclass(frozen=True)
 class Training(Trainable):
-    """The transformer under ``cfg``, complete but for the value of ``key`` and the seed."""
+    """The transformer under ``cfg``, complete but for the value of ``key`` and the seed. ``cfg`` has the
+    smallest value that the search may try; ``largest``: the largest.
+    """
 
     cfg: DictConfig
     key: str = "lr"
+    largest: float | None = None
     preload = ("redline.training.run",)
 
     @property
@@ -29,7 +32,7 @@ class Training(Trainable):
         return self.cfg.trainer.max_steps
 
     def check(self) -> None:
-        from redline.training.check import check
+        from redline.training.check import check, check_parts
 
         if self.cfg.trainer.resume is not None:
             # It holds a learning rate, which would be that of every rung.
@@ -39,6 +42,13 @@ class Training(Trainable):
             )
         with _users_mistakes():
             check(self.cfg)
+            if self.largest is not None:
+                check_parts(self._with(self.largest))
+
+    def _with(self, value: float) -> DictConfig:
+        cfg = copy.deepcopy(self.cfg)
+        OmegaConf.update(cfg, self.key, value)
+        return cfg
 
     def settings(self) -> Mapping[str, Any]:
         with _users_mistakes():
@@ -63,8 +73,7 @@ class Training(Trainable):
     def run(self, trial: Trial) -> Score:
         from redline.training.run import run
 
-        cfg = copy.deepcopy(self.cfg)
-        OmegaConf.update(cfg, self.key, trial.value)
+        cfg = self._with(trial.value)
         cfg.seed = trial.seed
         cfg.trainer.precision = trial.facts.precision
         cfg.trainer.keep_checkpoint = False
@@ -87,7 +96,7 @@ class Training(Trainable):
             )
         cfg = copy.deepcopy(self.cfg)
         cfg.trainer.max_steps = max_steps
-        return Training(cfg, self.key)
+        return replace(self, cfg=cfg)
 
 
 @contextmanager
