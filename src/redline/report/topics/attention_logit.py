@@ -19,6 +19,7 @@ from redline.report.style import (
     line_key,
     log_axis,
     run_key,
+    styled,
     variant_panels,
 )
 
@@ -44,6 +45,7 @@ def largest_logit(run: Run) -> float | None:
     return None if curve.empty else float(curve.max())
 
 
+@styled
 def max_attention_logit(search: Search) -> Figure:
     """A panel a variant, a marker a run: the maximum over the run. Raises ValueError where none was logged.
 

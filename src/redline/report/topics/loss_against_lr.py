@@ -20,6 +20,7 @@ from redline.report.style import (
     legend,
     line_key,
     run_key,
+    styled,
     variant_panels,
 )
 
@@ -35,6 +36,7 @@ def sections(search: Search, reference: str) -> Iterator[Section]:
     yield Section("loss_against_lr", title, [shown])
 
 
+@styled
 def loss_against_lr(search: Search) -> Figure:
     """A panel a variant: a marker a run, a line through the means over seeds, other variants in grey.
 

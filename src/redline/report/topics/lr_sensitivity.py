@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from redline.report.blocks import WORTSMAN, Picture, Section, Table, number
 from redline.report.search import Search, Variant, initial_loss
-from redline.report.style import EDGE, OTHERS, SIZE, TEXT, Frame, legend, panels, plain, quiet
+from redline.report.style import EDGE, OTHERS, legend, plain, styled
 from redline.stability.sensitivity import lr_sensitivity
 
 _HEADINGS = ("variant", "on all its rungs", "its rungs", "on the common rungs")
@@ -37,11 +37,12 @@ def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
+@styled
 def lr_sensitivity_bars(search: Search) -> Figure:
     """What is lost, on average over the rungs, for not knowing the best one; smaller is better."""
     variants, common = search.variants, common_values(search)
-    figure, ((axes,),) = panels(1, 1, 5.6, 0.42 * len(variants) + 0.1, Frame(left=2.1, top=0.1, bottom=0.85))
-    quiet(axes)
+    figure = Figure(figsize=(7.85, 0.42 * len(variants) + 1.05))
+    axes = figure.subplots()
     for offset, found, colour, label in (
         (
             0.18,
@@ -59,12 +60,12 @@ def lr_sensitivity_bars(search: Search) -> Figure:
         shown = pd.Series(found, dtype=float).dropna()
         if not shown.empty:
             bars = axes.barh(shown.index - offset, shown, height=0.32, color=colour, label=label)
-            axes.bar_label(bars, fmt=" {:.2f}", fontsize=SIZE - 1, color=TEXT)
+            axes.bar_label(bars, fmt=" {:.2f}", fontsize="small")
     axes.set_yticks(range(len(variants)), [plain(its.name, 30) for its in variants])
     axes.invert_yaxis()
     axes.margins(x=0.1)
     unit = "nats; " if search.in_nats else ""
-    axes.set_xlabel(f"{search.label} sensitivity ({unit}smaller is better)", fontsize=SIZE, color=TEXT)
+    axes.set_xlabel(f"{search.label} sensitivity ({unit}smaller is better)")
     legend(figure, axes.get_legend_handles_labels()[0], columns=2)
     return figure
 

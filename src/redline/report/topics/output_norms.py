@@ -20,19 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from redline.metrics import NORM, layer_of, of_layer
 from redline.report.blocks import RYBAKOV, Picture, Section
 from redline.report.search import Run, Search, Variant
-from redline.report.style import (
-    DIVERGED,
-    SCALE,
-    SIZE,
-    TEXT,
-    Frame,
-    describe,
-    headline,
-    log_axis,
-    panels,
-    plain,
-    quiet,
-)
+from redline.report.style import DIVERGED, SCALE, TEXT, describe, log_axis, plain, styled
 
 SITES = ("qkv", "proj", "fc1", "fc2")
 # In Rybakov et al., a diverging run's output norms exceed this many times a converging one's.
@@ -142,29 +130,32 @@ def growth_sentence(variant: Variant, label: str, factor: float = GROWTH) -> str
     )
 
 
+@styled
 def norm_curves(search: Search, variant: str) -> Figure:
     """A line a layer; the stable run above, the diverged one below, on the same axes.
 
     Raises KeyError for an unknown variant, ValueError where no norms were logged.
     """
     norms = pair_norms(search, variant)
-    frame = Frame(left=1.25, top=0.65, right=0.85, bottom=0.5, beside=0.55, between=0.18)
-    figure, by_site = _norm_panels(search, variant, norms, (2.2, 1.7), frame, "L2 norm", sharey="col")
+    figure, by_site = _norm_panels(search, variant, norms, "L2 norm", sharey="col")
     deepest = max(max(its.columns.get_level_values(1)) for _, its in norms)
     colours = ScalarMappable(Normalize(0, max(deepest, 1)), colormaps[SCALE])
     for site, column in by_site.items():
         for axes, (_, its) in zip(column, norms, strict=True):
-            quiet(axes)
             _draw_curves(axes, its.get(site, pd.DataFrame()), colours)
         log_axis(column[0].yaxis)
-    width = figure.get_figwidth()
-    bar = figure.colorbar(colours, cax=figure.add_axes((1 - 0.65 / width, 0.2, 0.1 / width, 0.6)))
-    bar.set_label("layer (0: nearest the input)", fontsize=SIZE, color=TEXT)
-    bar.ax.tick_params(labelsize=SIZE - 1)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(
+        colours,
+        ax=figure.axes,
+        label="layer (0: nearest the input)",
+        ticks=MaxNLocator(integer=True),
+        shrink=0.8,
+        aspect=30,
+    )
     return figure
 
 
+@styled
 def norm_heatmap(search: Search, variant: str) -> Figure:
     """Layer by step; the stable run above, the diverged one below, in the same colours.
 
@@ -172,8 +163,7 @@ def norm_heatmap(search: Search, variant: str) -> Figure:
     ValueError where no norms were logged.
     """
     norms = pair_norms(search, variant)
-    frame = Frame(left=1.25, top=0.65, bottom=1.1, beside=0.2, between=0.15)
-    figure, by_site = _norm_panels(search, variant, norms, (2.6, 1.4), frame, "layer", sharey=True)
+    figure, by_site = _norm_panels(search, variant, norms, "layer", sharey=True)
     last = max(its.index.max() for _, its in norms)
     for site, column in by_site.items():
         layers = [its.get(site, pd.DataFrame()) for _, its in norms]
@@ -181,11 +171,14 @@ def norm_heatmap(search: Search, variant: str) -> Figure:
         for axes, (run, _), its in zip(column, norms, layers, strict=True):
             if not its.empty:
                 drawn = _draw_heatmap(axes, its, scale)
-            axes.tick_params(labelsize=SIZE - 1, colors=TEXT)
             axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
             axes.set_facecolor("#F4F4F4")
+            axes.grid(visible=False)
             axes.set_xlim(0, max(last, run.step or 0) * 1.03 + 1)
-        _norm_scale(figure, drawn, column[-1])
+        bar = figure.colorbar(
+            drawn, ax=column, location="bottom", extend="min", label="L2 norm (log scale)", aspect=26
+        )
+        log_axis(bar.ax.xaxis)
     return figure
 
 
@@ -193,26 +186,23 @@ def _norm_panels(
     search: Search,
     variant: str,
     norms: Sequence[tuple[Run, pd.DataFrame]],
-    size: tuple[float, float],
-    frame: Frame,
     y_label: str,
     sharey: bool | Literal["col"],
 ) -> tuple[Figure, dict[str, list[Axes]]]:
     """A figure with a column a site and a row a run; site -> its panels. A divergence is a dashed line."""
     sites = [site for site in SITES if any(site in its for _, its in norms)]
-    figure, grid = panels(len(norms), len(sites), *size, frame, sharex=True, sharey=sharey)
+    figure = Figure(figsize=(1.5 + 2.6 * len(sites), 1.2 + 1.7 * len(norms)))
+    grid = figure.subplots(len(norms), len(sites), squeeze=False, sharex=True, sharey=sharey)
     for row, (run, _) in zip(grid, norms, strict=True):
         words = plain(describe(run, search), 24)
-        row[0].set_ylabel(
-            f"{words}\n\n{y_label}", fontsize=SIZE - 0.5, color=DIVERGED if run.reason else TEXT
-        )
+        row[0].set_ylabel(f"{words}\n\n{y_label}", color=DIVERGED if run.reason else TEXT)
         for axes in row:
             if run.reason and run.step is not None:
                 axes.axvline(run.step, color=DIVERGED, linewidth=1.4, linestyle="--")
     for site, top, bottom in zip(sites, grid[0], grid[-1], strict=True):
-        top.set_title(f"output of {site}", fontsize=SIZE + 1, loc="left", y=1.02, color=TEXT)
-        bottom.set_xlabel("step", fontsize=SIZE, color=TEXT)
-    headline(figure, frame, variant)
+        top.set_title(f"output of {site}")
+        bottom.set_xlabel("step")
+    figure.suptitle(plain(variant, 100), x=0.01, horizontalalignment="left")
     return figure, {site: list(column) for site, column in zip(sites, grid.T, strict=True)}
 
 
@@ -247,14 +237,3 @@ def _colour_range(norms: Sequence[pd.DataFrame]) -> LogNorm:
     values = values[np.isfinite(values) & (values > 0)]
     low, high = (np.quantile(values, 0.05), values.max()) if values.size else (1.0, 10.0)
     return LogNorm(low, max(high, low * 1.01))
-
-
-def _norm_scale(figure: Figure, drawn: QuadMesh, above: Axes) -> None:
-    """A bar below a column."""
-    place = above.get_position()
-    height = figure.get_figheight()
-    axes = figure.add_axes((place.x0, 0.42 / height, place.width, 0.1 / height))
-    bar = figure.colorbar(drawn, cax=axes, orientation="horizontal", extend="min")
-    bar.ax.tick_params(labelsize=SIZE - 1)
-    log_axis(bar.ax.xaxis)
-    bar.set_label("L2 norm (log scale)", fontsize=SIZE - 0.5, color=TEXT)
