@@ -2,10 +2,11 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -24,11 +25,16 @@ OTHERS = "#B5B5B5"
 TEXT = "#333333"
 SCALE = "viridis"  # of ordered quantities: layers, norms
 
-SIZE = 8.5  # points, of text
-_WIDTH, _HEIGHT = 10.9, 2.75  # inches of a row of variants' panels, and its height
-
+_WIDTH, _HEIGHT = 10.9, 2.75  # inches of a row of variants' panels
 
 styled = rc_context(fname=Path(__file__).with_name("report.mplstyle"))  # a decorator of what draws a figure
+
+
+def draw_lines(axes: Axes, lines: Mapping[str, pd.Series], variant: str) -> None:
+    """A line a variant, over its values of what was searched: all but this panel's own in grey."""
+    for name, line in lines.items():
+        colour, width, above = (TEXT, 1.1, 1.6) if name == variant else (OTHERS, 0.9, 1.5)
+        axes.plot(line.index, line, color=colour, linewidth=width, zorder=above)
 
 
 def draw_run(axes: Axes, run: Run, height: float, *, hollow: bool) -> None:

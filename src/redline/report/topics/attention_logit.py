@@ -12,8 +12,8 @@ from redline.report.blocks import WORTSMAN, Picture, Section
 from redline.report.search import Run, Search
 from redline.report.style import (
     EDGE,
-    OTHERS,
     TEXT,
+    draw_lines,
     draw_run,
     legend,
     line_key,
@@ -68,9 +68,7 @@ def max_attention_logit(search: Search) -> Figure:
     for axes, variant in zip(panels, search.variants, strict=True):
         for threshold, style in ((LOSS_IS_HURT, ":"), (ALL_DIVERGED, "--")):
             axes.axhline(threshold, color=TEXT, linewidth=0.9, linestyle=style)
-        for name, line in tops.items():
-            colour = TEXT if name == variant.name else OTHERS
-            axes.plot(line.index, line, color=colour, linewidth=0.9, zorder=1.5)
+        draw_lines(axes, tops, variant.name)
         for run, logit in found[variant.name]:
             hollow = not math.isfinite(logit)
             draw_run(axes, run, high / 1.6 if hollow else max(logit, low), hollow=hollow)

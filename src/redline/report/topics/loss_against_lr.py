@@ -14,8 +14,8 @@ from redline.report.style import (
     DIVERGED,
     EDGE,
     OTHERS,
-    SIZE,
     TEXT,
+    draw_lines,
     draw_run,
     legend,
     line_key,
@@ -58,11 +58,7 @@ def loss_against_lr(search: Search) -> Figure:
         search, search.loss_name + (" (nats per token)" if search.in_nats else "")
     )
     for axes, variant in zip(panels, search.variants, strict=True):
-        for name, line in means.items():
-            colour, width = (TEXT, 1.1) if name == variant.name else (OTHERS, 0.9)
-            axes.plot(
-                line.index, line, color=colour, linewidth=width, zorder=1.5 if colour == OTHERS else 1.6
-            )
+        draw_lines(axes, means, variant.name)
         if start is not None:
             axes.axhline(start, color=TEXT, linewidth=0.8, linestyle=":")
         axes.axhspan(ceiling, ceiling + 2 * (high - low), color="#F4F4F4", linewidth=0)
@@ -95,7 +91,7 @@ def _name_reason(axes: Axes, variant: Variant, ceiling: float, band: float) -> N
             textcoords="offset points",
             va="top",
             ha="right" if near_right else "left",
-            fontsize=SIZE - 1,
+            fontsize="small",
             color=DIVERGED,
         )
         return

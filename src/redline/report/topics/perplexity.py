@@ -34,7 +34,7 @@ PAPER_FIRST_DIVERGED = {
 
 
 def sections(search: Search, reference: str) -> Iterator[Section]:
-    """None where what was trained is no language model."""
+    """Nothing where what was trained is no language model."""
     if not search.in_nats:
         return
     columns = _columns(search, reference)
