@@ -25,7 +25,7 @@ def take(search: Search, mlruns: Path, browser: Browser) -> None:
     show_report(browser, write_report(search, mlruns / "searches" / search.name / "report"))
     keep(browser, "report")
     variant = next(its for its in search.variants if None not in its.pair)
-    pair = [run.run_id for run in variant.pair if run is not None and run.run_id is not None]
+    pair = [run.tracked.run_id for run in variant.pair if run is not None and run.tracked.run_id is not None]
     client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(search.name)
     assert experiment is not None

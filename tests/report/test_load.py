@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from made_up_store import LADDER, ODD_NAME, Stores, read_search
 from mlflow import MlflowClient
@@ -12,9 +11,7 @@ from mlflow import MlflowClient
 from redline.errors import UserError
 from redline.report import load_search
 from redline.report.__main__ import main
-from redline.report.curves import ChainedCurves, NoCurves, open_curves
 from redline.report.load import search_in
-from redline.report.search import pair
 from redline.search.result import SearchResult
 
 
@@ -42,11 +39,11 @@ def test_a_verdict_that_a_later_run_turned_counts_and_a_crash_is_no_divergence(s
 def test_curves_keep_nan_and_infinity(stores: Stores) -> None:
     run = next(run for run in load(stores).variant("baseline").runs if run.reason == "non_finite")
     curve = run.history("norm/fc2/layer_01")
-    assert list(curve.steps) == [0, 10, 20, 30]
-    assert curve.values[2] == math.inf
-    assert np.isnan(curve.values[3])
-    assert len(run.history("norm/fc2/layer_99").steps) == 0
-    assert "norm/qkv/layer_00" in run.metrics
+    assert list(curve.index) == [0, 10, 20, 30]
+    assert curve[20] == math.inf
+    assert math.isnan(curve[30])
+    assert run.history("norm/fc2/layer_99").empty
+    assert "norm/qkv/layer_00" in run.tracked.metrics
 
 
 def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> None:
@@ -60,8 +57,9 @@ def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> No
         "diverged",
     )
     assert stable.seed == diverged.seed
-    others = tuple(run for run in load(stores).variant("baseline").finished_runs if run != diverged)
-    stable, diverged = pair(others, 0.05, 0.1)
+    baseline = load(stores).variant("baseline")
+    others = tuple(run for run in baseline.finished_runs if run != diverged)
+    stable, diverged = replace(baseline, runs=others).pair
     assert stable is not None
     assert diverged is not None
     assert (stable.seed, diverged.seed) == (1, 1)
@@ -78,8 +76,8 @@ def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path
     ):
         search = read_search(Stores(stores.storage, uri, stores.searches), "full")
         run = search.runs[0]
-        assert len(run.history("train/loss").steps) == 0
-        assert run.metrics == frozenset()
+        assert run.history("train/loss").empty
+        assert run.tracked.metrics == frozenset()
         assert search.curves.trouble is not None
         assert why in search.curves.trouble
     assert not (tmp_path / "none.db").exists()
@@ -88,8 +86,9 @@ def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path
 def test_a_run_is_found_in_mlflow_by_the_tags_of_its_trial(stores: Stores) -> None:
     """Nothing in the study names it: MLflow may have had it only after its end."""
     run = next(run for run in load(stores).variant("baseline").runs if (run.value, run.seed) == (0.05, 1))
-    assert len(run.history("norm/qkv/layer_00").steps) > 0
-    tags = MlflowClient(stores.tracking_uri).get_run(run.run_id).data.tags
+    assert not run.history("norm/qkv/layer_00").empty
+    assert run.tracked.run_id is not None
+    tags = MlflowClient(stores.tracking_uri).get_run(run.tracked.run_id).data.tags
     assert (tags["search"], tags["variant"], tags["trial"]) == ("full", "baseline", str(run.number))
     assert (tags["lr"], tags["seed"]) == ("0.05", "1")
 
@@ -97,27 +96,28 @@ def test_a_run_is_found_in_mlflow_by_the_tags_of_its_trial(stores: Stores) -> No
 def test_variants_may_have_different_trackers(stores: Stores, tmp_path: Path) -> None:
     others = f"sqlite:///{tmp_path}/none.db"
     assert stores.tracking_uri is not None
-    chained = ChainedCurves([open_curves(others), open_curves(stores.tracking_uri)])
-    search = search_in(stores.storage, chained, "full")
-    assert [run.run_id for run in search.runs] == [run.run_id for run in load(stores).runs]
-    assert len(search.runs[0].history("val/loss").steps) == 1
-    assert chained.trouble is not None
-    assert "none.db" in chained.trouble
-    assert replace(search.runs[0], number=99).run_id is None
+    search = search_in(stores.storage, [others, stores.tracking_uri], "full")
+    assert [run.tracked.run_id for run in search.runs] == [run.tracked.run_id for run in load(stores).runs]
+    assert len(search.runs[0].history("val/loss")) == 1
+    assert search.curves.trouble is not None
+    assert "none.db" in search.curves.trouble
+    assert list(search.curves.troubles) == [others]
+    assert replace(search.runs[0], number=99).tracked.run_id is None
 
 
 def test_a_run_that_mlflow_lacks_does_not_hide_the_others(stores: Stores) -> None:
     search = load(stores)
     gone = replace(search.runs[0], number=99)
-    assert (gone.run_id, gone.metrics, len(gone.history("val/loss").steps)) == (None, frozenset(), 0)
+    assert (gone.tracked.run_id, gone.tracked.metrics) == (None, frozenset())
+    assert gone.history("val/loss").empty
     assert search.curves.trouble is None
-    assert len(search.runs[0].history("val/loss").steps) == 1
+    assert len(search.runs[0].history("val/loss")) == 1
 
 
 def test_an_end_that_another_machine_saw_is_read_from_the_storage(stores: Stores, tmp_path: Path) -> None:
     """`result.json` is in a folder that this machine does not see."""
     search = read_search(Stores(stores.storage, None, tmp_path), "full")
-    assert isinstance(search.curves, NoCurves)
+    assert search.curves.trouble == "nothing was tracked (no MLflow)"
     assert search.finished
     assert search.result == SearchResult.read(stores.searches / "full" / "result.json")
     assert search.variant("baseline").max_stable_lr == 0.05

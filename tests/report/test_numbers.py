@@ -4,15 +4,16 @@ import ast
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_up_store import INITIAL, ODD_NAME, Stores, read_search
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 import redline.report
-from redline.report import Curve, Search, loss_against_lr, max_attention_logit, norm_curves, norm_heatmap
+from redline.report import Search, loss_against_lr, max_attention_logit, norm_curves, norm_heatmap
 from redline.report.topics.attention_logit import largest_logit
-from redline.report.topics.lr_sensitivity import common_values, sensitivities
+from redline.report.topics.lr_sensitivity import common_values, sensitivity
 from redline.report.topics.output_norms import Growth, first_growth, growth_sentence, output_norms
 
 
@@ -21,13 +22,10 @@ def full(stores: Stores) -> Search:
     return read_search(stores, "full")
 
 
-def norms(**layers: dict[int, float]) -> dict[str, dict[int, Curve]]:
+def norms(**layers: dict[int, float]) -> pd.DataFrame:
     """As in ``fc1_0={step: norm}``."""
-    found: dict[str, dict[int, Curve]] = {}
-    for name, points in layers.items():
-        site, _, layer = name.partition("_")
-        found.setdefault(site, {})[int(layer)] = Curve.of(points)
-    return found
+    columns = {tuple(name.split("_")): points for name, points in layers.items()}
+    return pd.DataFrame({(site, int(layer)): pd.Series(points) for (site, layer), points in columns.items()})
 
 
 def test_the_first_to_exceed_the_factor_is_found_at_the_same_step() -> None:
@@ -48,17 +46,15 @@ def test_of_several_at_one_step_the_largest_is_named() -> None:
 
 
 def test_a_norm_that_is_no_number_has_grown_and_one_of_the_stable_run_is_not_compared() -> None:
-    for odd in (math.inf, math.nan):
-        assert first_growth(norms(qkv_0={0: 1.0}), norms(qkv_0={0: odd}), 2.0) == Growth(
-            "qkv", 0, 0, math.inf
-        )
-        assert first_growth(norms(qkv_0={0: odd}), norms(qkv_0={0: 9.0}), 2.0) is None
+    odd = norms(qkv_0={0: math.inf})  # NaN is read as infinite
+    assert first_growth(norms(qkv_0={0: 1.0}), odd, 2.0) == Growth("qkv", 0, 0, math.inf)
+    assert first_growth(odd, norms(qkv_0={0: 9.0}), 2.0) is None
     assert first_growth(norms(qkv_0={0: 0.0}), norms(qkv_0={0: 9.0}), 2.0) is None
 
 
 def test_steps_that_only_one_run_logged_are_not_compared() -> None:
     assert first_growth(norms(qkv_0={0: 1.0, 10: 1.0}), norms(qkv_0={5: 9.0, 10: 1.0}), 2.0) is None
-    assert first_growth({}, norms(qkv_0={0: 9.0}), 2.0) is None
+    assert first_growth(pd.DataFrame(), norms(qkv_0={0: 9.0}), 2.0) is None
 
 
 def test_the_sentence_names_site_layer_step_and_verdict(full: Search) -> None:
@@ -72,27 +68,29 @@ def test_the_sentence_names_site_layer_step_and_verdict(full: Search) -> None:
 
 def test_norms_are_read_by_site_and_layer(full: Search) -> None:
     found = output_norms(full.variant("baseline").pair.stable)
-    assert {site: list(layers) for site, layers in found.items()} == {
-        site: [0, 1, 2] for site in ("qkv", "proj", "fc1", "fc2")
-    }
-    assert list(found["qkv"][2].values[:2]) == [3.0, 6.0]
+    assert list(found) == [(site, layer) for site in ("qkv", "proj", "fc1", "fc2") for layer in range(3)]
+    assert list(found["qkv", 2][:2]) == [3.0, 6.0]
+    odd = output_norms(full.variant("baseline").pair.diverged)["fc2", 1]
+    assert (odd[20], odd[30]) == (math.inf, math.inf)  # the second was NaN
 
 
 def test_sensitivity_is_on_the_rungs_that_were_run(full: Search) -> None:
     """A run without a loss, or with one above that at initialisation, counts as that one."""
-    baseline, odd = sensitivities(full)
-    assert baseline.own_values == (0.02, 0.05, 0.1, 1.0)
+    baseline, odd = full.variants
+    assert baseline.values == (0.02, 0.05, 0.1, 1.0)
     at = {0.02: 4.5, 0.05: (4.25 + 4.375) / 2, 0.1: INITIAL, 1.0: INITIAL}
-    assert baseline.own == pytest.approx(sum(at.values()) / 4 - min(at.values()))
+    assert sensitivity(baseline, baseline.values) == pytest.approx(sum(at.values()) / 4 - min(at.values()))
     assert common_values(full) == (0.02, 0.1)
-    assert baseline.common == pytest.approx((at[0.02] + at[0.1]) / 2 - at[0.02])
-    assert odd.common == pytest.approx((4.125 + 4.0) / 2 - 4.0)
+    assert sensitivity(baseline, (0.02, 0.1)) == pytest.approx((at[0.02] + at[0.1]) / 2 - at[0.02])
+    assert sensitivity(odd, (0.02, 0.1)) == pytest.approx((4.125 + 4.0) / 2 - 4.0)
 
 
 def test_one_rung_has_no_sensitivity(stores: Stores) -> None:
-    qk, qkv = sensitivities(read_search(stores, "running"))
-    assert qk.own == pytest.approx((4.0 + INITIAL) / 2 - 4.0)
-    assert (qk.common, qkv.own, qkv.own_values) == (None, None, ())
+    search = read_search(stores, "running")
+    qk, qkv = search.variants
+    assert sensitivity(qk, qk.values) == pytest.approx((4.0 + INITIAL) / 2 - 4.0)
+    assert (common_values(search), sensitivity(qk, qk.values[:1])) == ((), None)
+    assert (qkv.values, sensitivity(qkv, ()), sensitivity(qk, ())) == ((), None, None)
 
 
 def test_the_largest_logit_is_the_runs_maximum(full: Search) -> None:

@@ -40,10 +40,9 @@ def numbers(search: Search) -> list[Any]:
     for variant in search.variants:
         found.append((variant.name, variant.result, variant.max_stable_lr, variant.first_diverged_lr))
         for run in variant.runs:
-            curves = {name: run.history(name) for name in sorted(run.metrics)}
             points = {
-                name: [(step, repr(value)) for step, value in zip(*its, strict=True)]
-                for name, its in curves.items()
+                name: [(step, repr(value)) for step, value in run.history(name).items()]
+                for name in sorted(run.tracked.metrics)
             }
             loss = None if run.val_loss is None or math.isnan(run.val_loss) else run.val_loss
             found.append((run.value, run.seed, run.verdict, run.reason, run.step, loss, points))

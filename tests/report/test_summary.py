@@ -8,10 +8,10 @@ from made_up_store import Fake, Stores, add_search, make_stores, read_search
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from redline.report.job import Published, publish, publish_summary
+from redline.report.job import publish, publish_summary
 
 
-def published(stores: Stores, search: str, *tracking_uris: str) -> Published:
+def published(stores: Stores, search: str, *tracking_uris: str) -> tuple[Path, str | None]:
     return publish(search, stores.storage, tracking_uris, stores.searches / search, "qk")
 
 
@@ -24,9 +24,9 @@ def runs_of(tracking_uri: str, search: str, where: str) -> list[Run]:
 
 def test_every_end_of_a_search_updates_one_summary_run(stores: Stores) -> None:
     assert stores.tracking_uri is not None
-    done = published(stores, "one-variant", stores.tracking_uri)
-    assert done.trouble is None
-    publish_summary(read_search(stores, "one-variant"), stores.tracking_uri, [done.path])
+    path, trouble = published(stores, "one-variant", stores.tracking_uri)
+    assert trouble is None
+    publish_summary(read_search(stores, "one-variant"), stores.tracking_uri, [path])
     [summary] = runs_of(stores.tracking_uri, "one-variant", "tags.summary = 'true'")
     assert (summary.info.run_name, summary.info.status) == ("summary", "FINISHED")
     assert summary.data.tags["search"] == "one-variant"
@@ -35,7 +35,7 @@ def test_every_end_of_a_search_updates_one_summary_run(stores: Stores) -> None:
     headlines = {"best_lr", "best_val_loss", "trials", "optimizer_steps", "grid_steps"}
     assert summary.data.metrics == {f"{key}/qk": entry[key] for key in headlines}
     artifacts = MlflowClient(stores.tracking_uri).list_artifacts(summary.info.run_id)
-    beside = {path.name for path in done.path.parent.iterdir()}
+    beside = {path.name for path in path.parent.iterdir()}
     assert {file.path for file in artifacts} == {"result.json", *beside}
     assert "report.html" in beside
 
@@ -73,9 +73,9 @@ def test_a_verdict_that_turned_after_its_runs_end_is_tagged(tmp_path: Path) -> N
 
 
 def test_a_search_that_is_not_tracked_has_a_report_all_the_same(stores: Stores) -> None:
-    done = published(stores, "untracked")
-    assert done.trouble is None
-    assert done.path.is_file()
+    path, trouble = published(stores, "untracked")
+    assert trouble is None
+    assert path.is_file()
     assert MlflowClient(stores.tracking_uri).get_experiment_by_name("untracked") is None
 
 
@@ -85,15 +85,15 @@ def test_a_tracker_that_is_gone_costs_the_copy_and_not_the_report(
 ) -> None:
     assert stores.tracking_uri is not None
     uri = f"sqlite:///{tmp_path}/gone.db" if gone == "store" else stores.tracking_uri
-    done = published(stores, "untracked", uri)
-    assert done.trouble is not None
-    assert "MLflow" in done.trouble
-    assert done.path.is_file()
+    path, trouble = published(stores, "untracked", uri)
+    assert trouble is not None
+    assert "MLflow" in trouble
+    assert path.is_file()
 
 
 def test_of_several_trackers_one_that_is_gone_costs_no_other_its_copy(stores: Stores, tmp_path: Path) -> None:
     assert stores.tracking_uri is not None
-    done = published(stores, "all-diverged", f"sqlite:///{tmp_path}/gone.db", stores.tracking_uri)
-    assert done.trouble is not None
-    assert "gone.db" in done.trouble
+    _, trouble = published(stores, "all-diverged", f"sqlite:///{tmp_path}/gone.db", stores.tracking_uri)
+    assert trouble is not None
+    assert "gone.db" in trouble
     assert len(runs_of(stores.tracking_uri, "all-diverged", "tags.summary = 'true'")) == 1

@@ -4,7 +4,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -44,12 +44,7 @@ class JudgedStorage(RDBStorage):
             trial.system_attrs = {**trial.system_attrs, CONSTRAINTS: [1.0]}
         return trials
 
-    def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """The first of the largest value. Raises ValueError where no trial is finished."""
-        trials = self.get_all_trials(study_id, states=(TrialState.COMPLETE,))
-        if not trials:
-            raise ValueError("no trial is finished")
-        return max(trials, key=lambda trial: trial.values[0])
+    get_best_trial = BaseStorage.get_best_trial  # of `get_all_trials`, where RDBStorage asks the database
 
 
 def open_judged(url: str) -> JudgedStorage:

@@ -79,8 +79,12 @@ def compare_lr(before: VariantResult, now: VariantResult, ladder: Sequence[float
     if now.censored == "below" and before.censored != "below":
         return Change(*edges, True, "no rung is stable any more", is_now)
     if is_now[1] < was[0]:
-        return Change(*edges, True, f"the edge lies below the baseline's interval {_span(was)}", is_now)
-    return Change(*edges, False, _direction(was, is_now), is_now)
+        span = f"{was[0]:.3g}–{was[1]:.3g}"
+        return Change(*edges, True, f"the edge lies below the baseline's interval {span}", is_now)
+    if is_now[0] > was[1]:
+        return Change(*edges, False, "the edge lies above the baseline's interval", is_now)
+    why = "the same interval" if is_now == was else "the intervals overlap"
+    return Change(*edges, False, why, is_now)
 
 
 def edge_interval(its: VariantResult, ladder: Sequence[float]) -> tuple[float, float] | None:
@@ -150,13 +154,3 @@ def _losses(its: VariantResult) -> Mapping[str, float]:
     """Seed -> nats at the edge. Older results have only their mean, which counts as one seed."""
     mean = {} if its.val_loss is None else {"mean": its.val_loss}
     return its.val_losses or mean
-
-
-def _direction(was: tuple[float, float], now: tuple[float, float]) -> str:
-    if now == was:
-        return "the same interval"
-    return "the edge lies above the baseline's interval" if now[0] > was[1] else "the intervals overlap"
-
-
-def _span(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.3g}–{interval[1]:.3g}"

@@ -19,8 +19,10 @@ class WriteReport(AtEnd):
     def __call__(self, search: EndedSearch) -> Sequence[str]:
         from redline.report.job import publish  # imports matplotlib and MLflow
 
-        done = publish(search.name, search.storage, self.tracking_uris, search.directory, search.reference)
-        lines = [f"report: {done.path}"]
-        if done.trouble is not None:
-            lines.append(f"report: not in MLflow ({done.trouble})")
+        path, trouble = publish(
+            search.name, search.storage, self.tracking_uris, search.directory, search.reference
+        )
+        lines = [f"report: {path}"]
+        if trouble is not None:
+            lines.append(f"report: not in MLflow ({trouble})")
         return lines

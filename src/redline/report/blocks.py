@@ -2,22 +2,14 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Text:
-    kind: ClassVar[str] = "text"
-    text: str
 
 
 @dataclass(frozen=True)
 class Source:
     """A paper, with the page's only kind of link."""
 
-    kind: ClassVar[str] = "source"
     text: str
     url: str
 
@@ -35,46 +27,33 @@ WORTSMAN = Source(
 
 @dataclass(frozen=True)
 class Table:
-    """``words``: the headings of columns that are not numbers."""
+    """``words``: the headings of columns that are not numbers. ``fold``: what opens the table by a click."""
 
-    kind: ClassVar[str] = "table"
     name: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: Collection[str] = ()
     notes: Sequence[str] = ()
+    fold: str | None = None
 
 
 @dataclass(frozen=True)
 class Picture:
     """Drawn when the page is written; ``name`` is its file's, without ``.png``."""
 
-    kind: ClassVar[str] = "picture"
     name: str
     alt: str
     draw: Callable[[], Figure]
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Blocks that a reader opens by a click."""
-
-    kind: ClassVar[str] = "fold"
-    summary: str
-    blocks: Sequence["Block"]
-
-
-Block = Text | Source | Table | Picture | Fold
-
-
-@dataclass(frozen=True)
 class Section:
-    """``reading`` says what is shown, and how to read it."""
+    """Paragraphs, tables and pictures; ``readings.html.j2`` says by ``name`` how to read them."""
 
     name: str
     title: str
-    reading: str
-    blocks: Sequence[Block]
+    blocks: Sequence[str | Table | Picture]
+    source: Source | None = None
 
 
 DASH = "–"

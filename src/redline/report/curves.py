@@ -1,21 +1,23 @@
 """Runs' curves, read from MLflow when they are asked for."""
 
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import pandas as pd
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from redline.report.search import UNTRACKED, Curve, Curves, TrackedRun
 from redline.tracked_runs import all_runs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run, RunData
+    from mlflow.entities import Metric, Run
 
 T = TypeVar("T")
 
@@ -27,97 +29,83 @@ _ENVIRONMENT = {
 }
 
 
-def open_curves(tracking_uri: str | None) -> Curves:
-    """The curves behind ``tracking_uri``; where there are none, `Curves.trouble` says why."""
-    if tracking_uri is None:
-        return NoCurves("nothing was tracked (no MLflow)")
-    if tracking_uri.startswith("sqlite:"):
-        file = make_url(tracking_uri).database
-        if file is None or not Path(file).is_file():
-            return NoCurves(f"MLflow's store is not there ({file})")
-    return MLflowCurves(tracking_uri)
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a store of MLflow holds of a run; by default, of one that no store has."""
+
+    store: str = ""
+    run_id: str | None = None
+    metrics: frozenset[str] = frozenset()
+    parameters: Mapping[str, str] = field(default_factory=dict, hash=False)  # as in ``model/width``
 
 
-class NoCurves:
-    """Of a search whose runs were not tracked."""
+class Curves:
+    """Of one search, from every store of MLflow that its variants' runs are in.
 
-    def __init__(self, trouble: str) -> None:
-        self.trouble: str | None = trouble
+    A store that has failed to answer is asked no more; a run that it lacks is no failure.
+    """
 
-    def find(self, search: str, variant: str, number: int) -> TrackedRun:
-        return UNTRACKED
-
-
-class ChainedCurves:
-    """Of a search whose variants have different trackers: those of the first one that has the run."""
-
-    def __init__(self, links: Sequence[Curves]) -> None:
-        self._links = links
+    def __init__(self, search: str, tracking_uris: Sequence[str]) -> None:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        self.troubles: dict[str, str] = {}  # store -> why it gives nothing
+        self._search = search
+        self._stores = tracking_uris
+        self.history = cache(self._ask_for_history)
+        for uri in tracking_uris:
+            file = make_url(uri).database if uri.startswith("sqlite:") else None
+            if uri.startswith("sqlite:") and not Path(file or "").is_file():
+                self.troubles[uri] = f"MLflow's store is not there ({file})"
 
     @property
     def trouble(self) -> str | None:
-        return next((its.trouble for its in self._links if its.trouble is not None), None)
+        """Why there are no curves, or not all; None where all is well."""
+        if not self._stores:
+            return "nothing was tracked (no MLflow)"
+        return next((self.troubles[uri] for uri in self._stores if uri in self.troubles), None)
 
-    def find(self, search: str, variant: str, number: int) -> TrackedRun:
-        found = (its.find(search, variant, number) for its in self._links)
-        return next((run for run in found if run.run_id is not None), UNTRACKED)
+    def find(self, variant: str, number: int) -> TrackedRun:
+        """The run of a trial, by its tags, in the experiment that is named like the search."""
+        return self._runs.get((variant, str(number)), TrackedRun())
 
-
-class MLflowCurves:
-    """Asks MLflow, and asks it no more once it has failed to answer; a run that it lacks is no failure."""
-
-    def __init__(self, tracking_uri: str) -> None:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        self.trouble: str | None = None
-        self._tracking_uri = tracking_uri
-        self._runs = cache(self._ask_for_runs)
-        self._history = cache(self._ask_for_history)
-
-    def find(self, search: str, variant: str, number: int) -> TrackedRun:
-        """By the tags of its trial, in the experiment that is named like the search."""
-        return self._runs(search).get((variant, str(number)), UNTRACKED)
-
-    def _ask_for_runs(self, search: str) -> dict[tuple[str | None, str | None], TrackedRun]:
+    @cached_property
+    def _runs(self) -> dict[tuple[str | None, str | None], TrackedRun]:
+        found: dict[tuple[str | None, str | None], TrackedRun] = {}
         nothing: list[Run] = []
-        runs = self._ask(lambda client: all_runs(client, search), nothing)
-        return {trial_of(run): self._tracked(run.info.run_id, run.data) for run in runs}
+        for uri in reversed(self._stores):  # of a run in two stores, that in the first counts
+            for run in self._ask(uri, lambda client: all_runs(client, self._search), nothing):
+                data = run.data
+                found[trial_of(run)] = TrackedRun(uri, run.info.run_id, frozenset(data.metrics), data.params)
+        return found
 
-    def _tracked(self, run_id: str, data: "RunData") -> TrackedRun:
-        return TrackedRun(run_id, frozenset(data.metrics), data.params, partial(self._history, run_id))
-
-    def _ask_for_history(self, run_id: str, metric: str) -> Curve:
-        points: Sequence[Metric] = self._ask(lambda client: client.get_metric_history(run_id, metric), [])
+    def _ask_for_history(self, run: TrackedRun, metric: str) -> pd.Series:
+        """Step -> value, NaN and infinite ones too."""
+        points: Sequence[Metric] = []
+        run_id = run.run_id
+        if run_id is not None and metric in run.metrics:
+            points = self._ask(run.store, lambda client: client.get_metric_history(run_id, metric), [])
         # A run that was gone on with has some steps twice: the later one counts.
         latest = {point.step: point.value for point in sorted(points, key=lambda point: point.timestamp)}
-        return Curve.of({step: _unclipped(value) for step, value in latest.items()})
+        # MLflow stores an infinity as the largest double.
+        largest = sys.float_info.max
+        curve = pd.Series(latest, dtype=float).replace({largest: math.inf, -largest: -math.inf})
+        return curve.sort_index()
 
-    def _ask(self, question: "Callable[[MlflowClient], T]", otherwise: T) -> T:
-        if self.trouble is not None:
+    def _ask(self, uri: str, question: "Callable[[MlflowClient], T]", otherwise: T) -> T:
+        if uri in self.troubles:
             return otherwise
-        from mlflow.exceptions import MlflowException  # seconds to import, and not always needed
+        from mlflow import MlflowClient  # seconds to import, and not always needed
+        from mlflow.exceptions import MlflowException
 
         try:
-            return question(self._client)
+            return question(MlflowClient(uri))
         except (MlflowException, SQLAlchemyError) as error:
             if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
                 reason = str(error).strip().partition("\n")[0]
-                self.trouble = f"MLflow did not answer ({reason})"
+                self.troubles[uri] = f"MLflow did not answer ({reason})"
             return otherwise
-
-    @cached_property
-    def _client(self) -> "MlflowClient":
-        from mlflow import MlflowClient
-
-        return MlflowClient(self._tracking_uri)
 
 
 def trial_of(run: "Run") -> tuple[str | None, str | None]:
     """The variant and the trial's number, by the tags of a run in MLflow."""
     return run.data.tags.get("variant"), run.data.tags.get("trial")
-
-
-def _unclipped(value: float) -> float:
-    """MLflow stores an infinity as the largest double."""
-    largest = sys.float_info.max
-    return float("inf") if value >= largest else float("-inf") if value <= -largest else value

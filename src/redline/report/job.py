@@ -4,16 +4,15 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
-from mlflow.entities import Run as TrackedRun
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from redline.report.curves import ChainedCurves, open_curves, trial_of
+from redline.report.curves import trial_of
 from redline.report.load import search_in
 from redline.report.page import write_report
 from redline.report.search import Search
@@ -32,28 +31,23 @@ _HEADLINES = (
 )
 
 
-@dataclass(frozen=True)
-class Published:
-    """``trouble``: why MLflow has no copy, or one store of several has none; None where all is well."""
-
-    path: Path
-    trouble: str | None
-
-
 def publish(
     search: str, storage: str, tracking_uris: Sequence[str], directory: Path, reference: str
-) -> Published:
-    """Write the report beside ``result.json``, and the search's summary into every store that tracked it."""
+) -> tuple[Path, str | None]:
+    """Write the report beside ``result.json``, and the search's summary into every store that tracked it.
+
+    Gives the report's path, and why MLflow has no copy, or one store of several has none.
+    """
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    opened = {uri: open_curves(uri) for uri in tracking_uris}
-    links = list(opened.values()) or [open_curves(None)]
-    found = search_in(storage, ChainedCurves(links), search)
+    found = search_in(storage, tracking_uris, search)
     path = write_report(found, directory / "report", reference)
     artifacts = [directory / "result.json", path, *sorted(path.parent.glob("*.png"))]
     # A store that did not answer the report is not asked again.
-    troubles = [curves.trouble or _try_to_copy(found, uri, artifacts) for uri, curves in opened.items()]
-    return Published(path, "; ".join(filter(None, troubles)) or None)
+    troubles = [
+        found.curves.troubles.get(uri) or _try_to_copy(found, uri, artifacts) for uri in tracking_uris
+    ]
+    return path, "; ".join(filter(None, troubles)) or None
 
 
 def _try_to_copy(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -> str | None:
@@ -107,20 +101,17 @@ def _summary_run(client: MlflowClient, experiment_id: str, search: str) -> str:
 
     Several machines may end a search at once: each sees the other's run, and the second removes its own.
     """
-    found = _summaries(client, experiment_id)
-    if found:
-        return found[0].info.run_id
-    tags = {"summary": "true", "search": search}
-    ours = client.create_run(experiment_id, run_name="summary", tags=tags).info.run_id
-    first = _summaries(client, experiment_id)[0].info.run_id
-    if first != ours:
+    summaries = partial(
+        client.search_runs, [experiment_id], "tags.summary = 'true'", order_by=["attributes.start_time"]
+    )
+    ours = None
+    if not summaries():
+        tags = {"summary": "true", "search": search}
+        ours = client.create_run(experiment_id, run_name="summary", tags=tags).info.run_id
+    first = summaries()[0].info.run_id
+    if ours is not None and first != ours:
         client.delete_run(ours)
     return first
-
-
-def _summaries(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
-    found = client.search_runs([experiment_id], "tags.summary = 'true'")
-    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
 def _metric_name(variant: str) -> str:

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage
 from sqlalchemy import make_url
 
 from redline.config import shipped
 from redline.errors import UserError
-from redline.report.curves import open_curves
-from redline.report.search import Curves, Run, Search, Variant
+from redline.report.curves import Curves
+from redline.report.search import Run, Search, Variant
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
-from redline.search.store.record import RecordedTrial, RecordedVariant, read_searches
+from redline.search.store.record import RecordedVariant, read_searches
 from redline.search.store.storage import open_storage
 
 _TIMEOUT = 10.0  # seconds that a storage which goes away is waited for
@@ -29,26 +28,21 @@ def load_search(
     configuration puts them. Raises UserError for an unknown name or storage.
     """
     uri = tracking_uri or shipped("tracker/mlflow").tracking_uri
-    curves = open_curves(None if uri == "none" else uri)
-    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, curves, name)
+    tracking_uris = [] if uri == "none" else [uri]
+    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, tracking_uris, name)
 
 
-def search_in(storage: str, curves: Curves, name: str | None = None) -> Search:
-    """As `load_search`, with any curves."""
-    known = read_searches(_open(storage))
+def search_in(storage: str, tracking_uris: Sequence[str], name: str | None = None) -> Search:
+    """As `load_search`, with any number of MLflow's stores."""
+    # Opening a file that is not there would make it.
+    if storage.startswith("sqlite:") and not Path(make_url(storage).database or "").is_file():
+        raise UserError(f"storage={storage}: not there; allowed: the storage of a search that was run")
+    known = read_searches(open_storage(storage, _TIMEOUT))
     variants = known[_choose(name, known, storage)]
     its = variants[0]
+    curves = Curves(its.search, tracking_uris)
     shown = tuple(_variant(variant, curves) for variant in variants)
     return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)
-
-
-def _open(url: str) -> BaseStorage:
-    if url.startswith("sqlite:"):
-        file = make_url(url).database
-        # Opening it would make it.
-        if file is None or not Path(file).is_file():
-            raise UserError(f"storage={url}: not there; allowed: the storage of a search that was run")
-    return open_storage(url, _TIMEOUT)
 
 
 def _choose(name: str | None, known: Mapping[str, Any], storage: str) -> str:
@@ -82,33 +76,11 @@ _RANK = {"stable": 0, "diverged": 0, "running": 1, "crashed": 2}
 def _runs(recorded: RecordedVariant, curves: Curves) -> tuple[Run, ...]:
     """One run a point: a finished trial before a running one before a crash, and the first of each."""
     shown = [trial for trial in recorded.trials if trial.state in _RANK]
-    chosen: dict[tuple[float, int], RecordedTrial] = {}
+    chosen: dict[tuple[float, int], Run] = {}
     for trial in sorted(shown, key=lambda trial: (_RANK[trial.state], trial.number)):
-        chosen.setdefault((trial.value, trial.seed), trial)
-    return tuple(_run(recorded, chosen[point], curves) for point in sorted(chosen))
-
-
-def _run(recorded: RecordedVariant, trial: RecordedTrial, curves: Curves) -> Run:
-    its = trial.outcome
-    return Run(
-        search=recorded.search,
-        variant=recorded.name,
-        number=trial.number,
-        value=trial.value,
-        seed=trial.seed,
-        verdict=trial.state,
-        reason=trial.reason,
-        step=its.step if its else trial.last_step,
-        optimizer_steps=its.optimizer_steps if its else trial.last_step or 0,
-        train_loss=its.train_loss if its else trial.last_loss,
-        val_loss=its.val_loss if its else None,
-        val_perplexity=its.numbers.get("perplexity") if its else None,
-        initial_loss=its.initial_loss if its else None,
-        seconds=its.seconds if its else None,
-        started=trial.started,
-        ended=trial.ended,
-        curves=curves,
-    )
+        run = Run(**vars(trial), variant=recorded.name, curves=curves)
+        chosen.setdefault((trial.value, trial.seed), run)
+    return tuple(chosen[point] for point in sorted(chosen))
 
 
 def _edge_so_far(

@@ -3,9 +3,8 @@
 import base64
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -28,15 +27,6 @@ _SHAPE = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A picture in the page: its content, and its size in CSS pixels."""
-
-    url: str
-    width: int
-    height: int
-
-
 def write_report(search: Search, directory: Path, reference: str | None = None) -> Path:
     """Write ``report.html`` and its PNGs into ``directory``; gives the page's path.
 
@@ -44,30 +34,18 @@ def write_report(search: Search, directory: Path, reference: str | None = None) 
     are not part of this one are removed.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    reference = reference or shipped("hydra/sweeper/max_lr").reference
     written: set[Path] = set()
 
-    def keep(name: str, png: bytes) -> None:
-        path = directory / f"{name}.png"
+    def picture(block: Picture) -> dict[str, Any]:
+        """Its content, also written beside the page, and its size in CSS pixels."""
+        png, width, height = _draw(block)
+        path = directory / f"{block.name}.png"
         with atomic_write(path) as file:
             file.write(png)
         written.add(path)
-
-    html = render(search, reference or shipped("hydra/sweeper/max_lr").reference, keep)
-    path = directory / PAGE
-    with atomic_write(path) as file:
-        file.write(html.encode())
-    for old in set(directory.glob("*.png")) - written:
-        old.unlink(missing_ok=True)
-    return path
-
-
-def render(search: Search, reference: str, keep: Callable[[str, bytes], None]) -> str:
-    """The page; ``keep`` is handed every picture's name and PNG."""
-
-    def picture(block: Picture) -> Shown:
-        png, width, height = _draw(block)
-        keep(block.name, png)
-        return Shown(f"data:image/png;base64,{base64.b64encode(png).decode()}", width, height)
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        return {"url": url, "width": width, "height": height}
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -76,20 +54,24 @@ def render(search: Search, reference: str, keep: Callable[[str, bytes], None]) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = all_sections(search, reference)
-    return environment.get_template("page.html.j2").render(
+    html = environment.get_template("page.html.j2").render(
         search=search,
+        reference=reference,
         setup=_setup(search),
-        trouble=search.curves.trouble,
-        sections=sections,
+        sections=all_sections(search, reference),
         picture=picture,
     )
+    path = directory / PAGE
+    with atomic_write(path) as file:
+        file.write(html.encode())
+    for old in set(directory.glob("*.png")) - written:
+        old.unlink(missing_ok=True)
+    return path
 
 
 def _setup(search: Search) -> str:
     """What all runs had in common, in a few words: the model's shape where it was tracked, length, seeds."""
-    runs = [next((run for run in variant.runs if run.run_id), None) for variant in search.variants]
-    tracked = [run.parameters for run in runs if run is not None]
+    tracked = [run.tracked.parameters for run in search.runs if run.tracked.run_id]
     words = []
     for key, name in _SHAPE.items():
         values = {parameters.get(key) for parameters in tracked}

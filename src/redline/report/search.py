@@ -1,16 +1,17 @@
 """A search as plain data: variants, their runs, and what each run's curves are read with."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from statistics import fmean
+from typing import NamedTuple
 
-import numpy as np
+import pandas as pd
 
+from redline.report.curves import Curves, TrackedRun
 from redline.search.result import SearchResult, VariantResult, spelled_out
-from redline.search.store.record import State
+from redline.search.store.record import RecordedTrial
 from redline.search.trainable import Facts
 
 
@@ -19,103 +20,61 @@ def finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
-class Curve(NamedTuple):
-    """A metric over a run, in order of step. Values may be NaN or infinite."""
-
-    steps: np.ndarray  # (n,) integers
-    values: np.ndarray  # (n,) floats
-
-    @classmethod
-    def of(cls, points: Mapping[int, float]) -> "Curve":
-        steps = sorted(points)
-        return cls(np.array(steps, dtype=int), np.array([points[step] for step in steps], dtype=float))
-
-    @property
-    def is_finite(self) -> np.ndarray:
-        return np.isfinite(self.values)
-
-
 @dataclass(frozen=True)
-class TrackedRun:
-    """What a tracker holds of a run. ``history`` asks it for a metric's curve, empty where it has none."""
+class Run(RecordedTrial):
+    """One point of a search: a value of what is searched, and a seed. What it has not reached is None."""
 
-    run_id: str | None
-    metrics: frozenset[str]
-    parameters: Mapping[str, str]
-    history: Callable[[str], Curve] = field(repr=False, compare=False)
-
-
-UNTRACKED = TrackedRun(None, frozenset(), {}, lambda metric: Curve.of({}))
-
-
-class Curves(Protocol):
-    """Where runs' curves come from."""
-
-    @property
-    def trouble(self) -> str | None:
-        """Why there are none, or not all; None where all is well."""
-
-    def find(self, search: str, variant: str, number: int) -> TrackedRun:
-        """The run of a trial; `UNTRACKED` where there is none."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One point of a search: a value of what is searched, and a seed.
-
-    ``verdict`` is the search's by all that is known now, or how far the run is. ``step`` (counted from 0) is
-    the one at which a rule broke, else the last one. ``val_loss`` is the final score, in nats per token where
-    `Search.in_nats`. What a run has not reached is None.
-    """
-
-    search: str
     variant: str
-    number: int  # of the trial
-    value: float
-    seed: int
-    verdict: State
-    reason: str | None
-    step: int | None
-    optimizer_steps: int
-    train_loss: float | None
-    val_loss: float | None
-    val_perplexity: float | None
-    initial_loss: float | None
-    seconds: float | None
-    started: datetime | None
-    ended: datetime | None
     curves: Curves = field(repr=False, compare=False)
 
     @property
-    def finished(self) -> bool:
-        return self.verdict in ("stable", "diverged")
+    def verdict(self) -> str:
+        """The search's by all that is known now, or how far the run is."""
+        return self.state
 
     @property
-    def has_loss(self) -> bool:
-        return bool(finite([self.val_loss]))
+    def finished(self) -> bool:
+        return self.outcome is not None
+
+    @property
+    def step(self) -> int | None:
+        """The one (counted from 0) at which a rule broke, else the last one."""
+        return self.last_step if self.outcome is None else self.outcome.step
+
+    @property
+    def val_loss(self) -> float | None:
+        """The final score, in nats per token where `Search.in_nats`."""
+        return None if self.outcome is None else self.outcome.val_loss
+
+    @property
+    def val_perplexity(self) -> float | None:
+        return None if self.outcome is None else self.outcome.numbers.get("perplexity")
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.outcome is None else self.outcome.seconds
 
     @cached_property
-    def _tracked(self) -> TrackedRun:
-        return self.curves.find(self.search, self.variant, self.number)
+    def tracked(self) -> TrackedRun:
+        """What MLflow holds of it."""
+        return self.curves.find(self.variant, self.number)
 
-    @property
-    def run_id(self) -> str | None:
-        """The tracker's."""
-        return self._tracked.run_id
+    def history(self, metric: str) -> pd.Series:
+        """A metric's values by step, read when first asked for; empty where it was not logged."""
+        return self.curves.history(self.tracked, metric)
 
-    @property
-    def metrics(self) -> frozenset[str]:
-        """Names of what was logged."""
-        return self._tracked.metrics
 
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """The resolved configuration, as in ``model/width``."""
-        return self._tracked.parameters
+def initial_loss(runs: Iterable[Run]) -> float | None:
+    """The mean over those that have a finite one; None where none has."""
+    losses = finite(run.outcome.initial_loss for run in runs if run.outcome is not None)
+    return fmean(losses) if losses else None
 
-    def history(self, metric: str) -> Curve:
-        """A metric's curve, read when it is first asked for; empty where it was not logged."""
-        return self._tracked.history(metric)
+
+class Pair(NamedTuple):
+    """The run at the edge and the one just above it, of the same seed where there is one."""
+
+    stable: Run | None
+    diverged: Run | None
 
 
 @dataclass(frozen=True)
@@ -134,39 +93,34 @@ class Variant:
         return tuple(run for run in self.runs if run.finished)
 
     @cached_property
-    def pair(self) -> "Pair":
-        """See `Pair`."""
-        return pair(self.finished_runs, self.max_stable_lr, self.first_diverged_lr)
+    def losses(self) -> pd.Series:
+        """Each finished run's final loss, by its value; NaN where that is no finite number."""
+        losses = [run.val_loss for run in self.finished_runs]
+        found = pd.Series(losses, [run.value for run in self.finished_runs], dtype=float)
+        return found.replace([math.inf, -math.inf], math.nan)
 
-    def by_value(self) -> dict[float, list[Run]]:
-        """Value -> its finished runs, a run a seed."""
-        found: dict[float, list[Run]] = {}
-        for run in self.finished_runs:
-            found.setdefault(run.value, []).append(run)
-        return found
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Those of its finished runs, each once."""
+        return tuple(self.losses.index.unique())
+
+    @cached_property
+    def pair(self) -> Pair:
+        """Where the edge is not known, it is the largest stable value below the smallest diverged one."""
+        above = [run for run in self.finished_runs if run.reason]
+        diverged = _at(self.first_diverged_lr, above) or _at(above[0].value if above else None, above)
+        ceiling = diverged[0].value if diverged else math.inf
+        below = [run for run in self.finished_runs if not run.reason and run.value < ceiling]
+        stable = _at(self.max_stable_lr, below) or _at(below[-1].value if below else None, below)
+        for its in stable:
+            for other in diverged:
+                if its.seed == other.seed:
+                    return Pair(its, other)
+        return Pair(stable[0] if stable else None, diverged[0] if diverged else None)
 
 
-class Pair(NamedTuple):
-    """The run at the edge and the one just above it, of the same seed where there is one."""
-
-    stable: Run | None
-    diverged: Run | None
-
-
-def pair(runs: tuple[Run, ...], max_stable_lr: float | None, first_diverged_lr: float | None) -> Pair:
-    """Where the edge is not known, the largest stable value below the smallest diverged one stands for it."""
-    all_diverged = [run for run in runs if run.verdict == "diverged"]
-    diverged = [run for run in all_diverged if run.value == first_diverged_lr] or all_diverged[:1]
-    ceiling = diverged[0].value if diverged else math.inf
-    all_stable = [run for run in runs if run.verdict == "stable" and run.value < ceiling]
-    stable = [run for run in all_stable if run.value == max_stable_lr]
-    if not stable and all_stable:
-        stable = [run for run in all_stable if run.value == all_stable[-1].value]
-    for its in stable:
-        for other in diverged:
-            if its.seed == other.seed:
-                return Pair(its, other)
-    return Pair(stable[0] if stable else None, diverged[0] if diverged else None)
+def _at(value: float | None, runs: Iterable[Run]) -> list[Run]:
+    return [run for run in runs if run.value == value]
 
 
 @dataclass(frozen=True)

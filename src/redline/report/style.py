@@ -2,10 +2,12 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
+import pandas as pd
+from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -23,49 +25,16 @@ OTHERS = "#B5B5B5"
 TEXT = "#333333"
 SCALE = "viridis"  # of ordered quantities: layers, norms
 
-SIZE = 8.5  # points, of text
-_WIDTH, _HEIGHT = 3.2, 2.3  # inches of a variant's panel
-_LEGEND = 0.55  # inches
+_WIDTH, _HEIGHT = 10.9, 2.75  # inches of a row of variants' panels
+
+styled = rc_context(fname=Path(__file__).with_name("report.mplstyle"))  # a decorator of what draws a figure
 
 
-class Frame(NamedTuple):
-    """Room around a figure's panels and between them, in inches."""
-
-    left: float = 0.75
-    right: float = 0.15
-    top: float = 0.3
-    bottom: float = 0.5
-    beside: float = 0.5
-    between: float = 0.4
-
-
-def panels(
-    rows: int, columns: int, width: float, height: float, frame: Frame, **shared: Any
-) -> tuple[Figure, np.ndarray]:
-    """A figure and its (rows, columns) panels, each of ``width`` times ``height`` inches.
-
-    Measured out by hand, as matplotlib's own layout takes longer than all the drawing. No canvas of pyplot's:
-    a figure is gone with its last reference.
-    """
-    full_width = frame.left + columns * width + (columns - 1) * frame.beside + frame.right
-    full_height = frame.bottom + rows * height + (rows - 1) * frame.between + frame.top
-    figure = Figure(figsize=(full_width, full_height))
-    figure.subplots_adjust(
-        left=frame.left / full_width,
-        right=1 - frame.right / full_width,
-        bottom=frame.bottom / full_height,
-        top=1 - frame.top / full_height,
-        wspace=frame.beside / width,
-        hspace=frame.between / height,
-    )
-    return figure, figure.subplots(rows, columns, squeeze=False, **shared)
-
-
-def headline(figure: Figure, frame: Frame, text: str) -> None:
-    """Above the panels; a frame's ``top`` leaves room for it."""
-    width, height = figure.get_size_inches()
-    place = (frame.left / width, 1 - 0.08 / height)
-    figure.text(*place, plain(text, 100), fontsize=SIZE + 2, fontweight="bold", color=TEXT, va="top")
+def draw_lines(axes: Axes, lines: Mapping[str, pd.Series], variant: str) -> None:
+    """A line a variant, over its values of what was searched: all but this panel's own in grey."""
+    for name, line in lines.items():
+        colour, width, above = (TEXT, 1.1, 1.6) if name == variant else (OTHERS, 0.9, 1.5)
+        axes.plot(line.index, line, color=colour, linewidth=width, zorder=above)
 
 
 def draw_run(axes: Axes, run: Run, height: float, *, hollow: bool) -> None:
@@ -93,7 +62,7 @@ def line_key(
 
 def legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """Below the panels, at the figure's foot."""
-    figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=SIZE - 0.5, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def log_axis(axis: Axis) -> None:
@@ -114,29 +83,19 @@ def describe(run: Run, search: Search) -> str:
     return f"{name}: {run.verdict}" + (f" by {run.reason} at step {run.step}" if run.reason else "")
 
 
-def quiet(axes: Axes) -> None:
-    """Less ink than matplotlib's default."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=SIZE - 0.5, colors=TEXT)
-    axes.grid(True, color="#EEEEEE", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
 def variant_panels(search: Search, y_label: str) -> tuple[Figure, list[Axes]]:
     """A figure with a panel a variant, over what was searched, on the same axes; each with its edge marked.
 
-    There is room for a legend at its foot.
+    No canvas of pyplot's: a figure is gone with its last reference.
     """
     count = len(search.variants)
     columns = min(count, 2 if count in (1, 2, 4) else 3)
     rows = math.ceil(count / columns)
-    width = 1.9 * _WIDTH if count == 1 else _WIDTH * 3 / columns
-    frame = Frame(bottom=0.5 + _LEGEND, beside=0.2, between=0.45)
-    figure, grid = panels(rows, columns, width, _HEIGHT, frame, sharex=True, sharey=True)
+    figure = Figure(figsize=(_WIDTH if count > 1 else 7.0, rows * _HEIGHT + 0.9))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     every = list(grid.flat)
     for axes, variant in zip(every, search.variants, strict=False):
-        quiet(axes)
-        axes.set_title(plain(_title(variant), 60), fontsize=SIZE + 1, loc="left", y=1.02, color=TEXT)
+        axes.set_title(plain(_title(variant), 60))
         _mark_edge(axes, variant)
     _ladder_axis(every[0], search.ladder)
     for index, unused in enumerate(every[count:], start=count):
@@ -144,9 +103,9 @@ def variant_panels(search: Search, y_label: str) -> tuple[Figure, list[Axes]]:
         every[index - columns].xaxis.set_tick_params(labelbottom=True)
     searched = f"peak {search.searched}" if search.key == "lr" else search.searched
     for axes in every[max(0, count - columns) : count]:
-        axes.set_xlabel(f"{searched} (log scale)", fontsize=SIZE, color=TEXT)
+        axes.set_xlabel(f"{searched} (log scale)")
     for axes in grid[:, 0]:
-        axes.set_ylabel(y_label, fontsize=SIZE, color=TEXT)
+        axes.set_ylabel(y_label)
     return figure, every[:count]
 
 

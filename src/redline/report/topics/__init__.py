@@ -13,23 +13,21 @@ from redline.report.topics import (
     runs,
 )
 
-_SECTIONS = (
-    result.section,
-    loss_against_lr.section,
-    lr_sensitivity.section,
-    output_norms.growth_section,
-    output_norms.curves_section,
-    output_norms.heatmap_section,
-    attention_logit.section,
-    perplexity.section,
-    cost.section,
-    runs.section,
+_TOPICS = (
+    result,
+    loss_against_lr,
+    lr_sensitivity,
+    output_norms,
+    attention_logit,
+    perplexity,
+    cost,
+    runs,
 )
 
 
 def all_sections(search: Search, reference: str) -> list[Section]:
-    """In the order of the page, without those that have nothing to say of this search.
+    """In the order of the page; a topic may have nothing to say of this search.
 
     ``reference`` is the variant that ratios are to.
     """
-    return [its for section in _SECTIONS if (its := section(search, reference)) is not None]
+    return [section for topic in _TOPICS for section in topic.sections(search, reference)]

@@ -1,20 +1,14 @@
 """What the search cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from redline.report.blocks import DASH, Section, Table
 from redline.report.search import Run, Search, Variant
 
-_READING = (
-    "Optimizer steps are those of all runs, short runs and cancelled speculative runs included; the grid is "
-    "every rung and every seed at full length. Seconds of training are summed over runs, so with several "
-    "workers they exceed the time that passed, which is from the first run's start to the last one's end and "
-    "counts breaks."
-)
 _HEADINGS = ("variant", "runs", "optimizer steps", "grid", "of grid", "seconds of training", "seconds passed")
 
 
-def section(search: Search, reference: str) -> Section:
+def sections(search: Search, reference: str) -> Iterator[Section]:
     spent = [(_runs(variant), _steps(variant), _grid(search, variant)) for variant in search.variants]
     rows = [
         [variant.name, *_cells(*its, variant.runs)]
@@ -23,7 +17,7 @@ def section(search: Search, reference: str) -> Section:
     if len(rows) > 1:
         runs, steps, grid = map(sum, zip(*spent, strict=True))
         rows.append(["all", *_cells(runs, steps, grid, search.runs)])
-    return Section("cost", "What the search cost", _READING, [Table("cost", _HEADINGS, rows, ("variant",))])
+    yield Section("cost", "What the search cost", [Table("cost", _HEADINGS, rows, ("variant",))])
 
 
 def _runs(variant: Variant) -> int:
@@ -33,14 +27,18 @@ def _runs(variant: Variant) -> int:
 def _steps(variant: Variant) -> int:
     if variant.result is not None:
         return variant.result.optimizer_steps
-    return sum(run.optimizer_steps for run in variant.runs)
+    return sum(map(_steps_of_run, variant.runs))
 
 
 def _grid(search: Search, variant: Variant) -> int:
     if variant.result is not None:
         return variant.result.grid_steps
-    longest = max((run.optimizer_steps for run in variant.runs), default=0)
+    longest = max(map(_steps_of_run, variant.runs), default=0)
     return len(search.ladder) * search.seeds * (variant.facts.max_steps or longest)
+
+
+def _steps_of_run(run: Run) -> int:
+    return (run.last_step or 0) if run.outcome is None else run.outcome.optimizer_steps
 
 
 def _cells(runs: int, steps: int, grid: int, timed: Sequence[Run]) -> list[str]:

@@ -1,15 +1,16 @@
 """Perplexities, and beside them those of the paper whose variants were searched."""
 
-import math
-from statistics import fmean
+from collections.abc import Iterator
 
-from redline.report.blocks import DASH, RYBAKOV, Block, Section, Table, number
-from redline.report.search import Search, Variant, finite
+import numpy as np
+import pandas as pd
+
+from redline.report.blocks import DASH, RYBAKOV, Section, Table, number
+from redline.report.search import Search, Variant
 from redline.report.topics.lr_sensitivity import common_values
 
 # Rybakov et al.: 830M parameters (24 blocks, width 1024), one seed; perplexities +-0.1.
 PAPER_LR = 3e-4  # of the perplexities
-PAPER_LADDER = (6e-3, 8e-3, 20e-3, 40e-3, 60e-3, 80e-3)
 PAPER_PERPLEXITY = {
     "baseline": 11.19,
     "soft_cap": 11.24,
@@ -31,46 +32,37 @@ PAPER_FIRST_DIVERGED = {
     "qk_cap": 80e-3,  # some texts say that it did not diverge
 }
 
-_PAPER_READING = (
-    f" The paper's are at LR {PAPER_LR:g}, its first diverging LR on the ladder "
-    f"{', '.join(f'{lr:g}' for lr in PAPER_LADDER)}, of 830M parameters (24 blocks, width 1024), one seed. "
-    "That is another model, text and budget: compare the order of the variants and the change against "
-    "{reference}, never the numbers themselves."
-)
 
-
-def section(search: Search, reference: str) -> Section | None:
-    """None where what was trained is no language model."""
+def sections(search: Search, reference: str) -> Iterator[Section]:
+    """Nothing where what was trained is no language model."""
     if not search.in_nats:
-        return None
+        return
     columns = _columns(search, reference)
-    of_paper = search.key == "lr" and any(its.name in PAPER_FIRST_DIVERGED for its in search.variants)
-    title, reading, note = "Perplexity", "Perplexity is exp of the mean loss.", f"{DASH}: not measured."
-    sources: list[Block] = []
-    if of_paper:
+    title, note, source = "Perplexity", f"{DASH}: not measured.", None
+    if search.key == "lr" and any(its.name in PAPER_FIRST_DIVERGED for its in search.variants):
         columns |= _paper_columns(search, reference)
         title += ", beside the paper's"
-        reading += _PAPER_READING.format(reference=reference)
         note = f"{DASH}: not measured, not reported, or of a variant that is not in the paper."
-        sources = [RYBAKOV]
+        source = RYBAKOV
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     table = Table("perplexity", list(columns), rows, ("variant",), [note])
-    return Section("perplexity", title, reading, [table, *sources])
+    yield Section("perplexity", title, [table], source)
 
 
 def _columns(search: Search, reference: str) -> dict[str, list[str]]:
     """Heading -> its cells, a variant each."""
     gentle = min(common_values(search), default=None)
-    ours = {variant.name: perplexity_at(variant, gentle) for variant in search.variants}
+    ours = {variant.name: _perplexities(variant) for variant in search.variants}
+    there = {name: its.get(gentle) for name, its in ours.items()}
     label, at_edge = search.label, {name: its.val_perplexity for name, its in search.result.variants.items()}
     return {
         "variant": list(ours),
         f"at its largest stable {label}": [number(at_edge.get(name), ".2f") for name in ours],
-        f"at its best {label}": [_best(variant, label) for variant in search.variants],
+        f"at its best {label}": [_best(its, label) for its in ours.values()],
         f"at a {label} that all ran" if gentle is None else f"at {label} {gentle:g}": [
-            number(its, ".2f") for its in ours.values()
+            number(its, ".2f") for its in there.values()
         ],
-        f"against {reference}": [_against(its, ours.get(reference)) for its in ours.values()],
+        f"against {reference}": [_against(its, there.get(reference)) for its in there.values()],
     }
 
 
@@ -86,21 +78,13 @@ def _paper_columns(search: Search, reference: str) -> dict[str, list[str]]:
     }
 
 
-def perplexity_at(variant: Variant, value: float | None) -> float | None:
-    """exp of the mean over seeds of the validation loss at ``value``; None where no run has one."""
-    runs = [] if value is None else variant.by_value().get(value, [])
-    losses = finite(run.val_loss for run in runs)
-    return math.exp(fmean(losses)) if losses else None
+def _perplexities(variant: Variant) -> pd.Series:
+    """Value -> exp of the mean over seeds of the validation loss, where a run has one."""
+    return np.exp(variant.losses.groupby(level=0).mean().dropna())
 
 
-def _best(variant: Variant, label: str) -> str:
-    found = [
-        (its, value) for value in variant.by_value() if (its := perplexity_at(variant, value)) is not None
-    ]
-    if not found:
-        return DASH
-    perplexity, value = min(found)
-    return f"{perplexity:.2f} ({label} {value:g})"
+def _best(ours: pd.Series, label: str) -> str:
+    return DASH if ours.empty else f"{ours.min():.2f} ({label} {ours.idxmin():g})"
 
 
 def _against(perplexity: float | None, reference: float | None) -> str:
