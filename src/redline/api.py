@@ -14,7 +14,6 @@ from redline.config import shipped
 from redline.errors import UserError
 from redline.search import (
     AtEnd,
-    Facts,
     Options,
     Score,
     Search,
@@ -43,19 +42,12 @@ class Function(Trainable):
     """A function as something that a search trains. ``described`` decides its outcome, beside its code."""
 
     train: Train
-    known: Facts
+    max_steps: int | None = None
     described: Mapping[str, Any] = field(default_factory=dict)
     preload: Sequence[str] = ()
 
-    @property
-    def max_steps(self) -> int | None:
-        return self.known.max_steps
-
-    def facts(self) -> Facts:
-        return self.known
-
     def settings(self) -> Mapping[str, Any]:
-        return {**asdict(self.known), **self.described}
+        return {**asdict(self.facts()), **self.described}
 
     def run(self, trial: Trial) -> Score:
         score = self.train(trial)
@@ -79,7 +71,7 @@ class Function(Trainable):
                 f"short_run_steps={max_steps}: allowed: less than max_steps={self.max_steps}, which the "
                 "function then reads from trial.facts, or None"
             )
-        return replace(self, known=replace(self.known, max_steps=max_steps))
+        return replace(self, max_steps=max_steps)
 
 
 def find_edge(
@@ -120,9 +112,9 @@ def find_edge(
     check_value("max_steps", max_steps, Count | None)
     rungs = _ladder(values)
     rules = divergence_rules(divergence or {})
-    facts, described, imported = Facts(max_steps), dict(settings or {}), (__name__, *preload)
+    described, imported = dict(settings or {}), (__name__, *preload)
     trainables = {
-        variant: its if isinstance(its, Trainable) else Function(its, facts, described, imported)
+        variant: its if isinstance(its, Trainable) else Function(its, max_steps, described, imported)
         for variant, its in named.items()
     }
     _check_travels(trainables)

@@ -29,10 +29,9 @@ def judged(tmp_path: Path) -> Iterator[Callable[..., Outcome]]:
     before = signal.getsignal(signal.SIGTERM)
 
     def run(function: Any, value: float = 1.0, divergence: dict[str, Any] | None = None) -> Outcome:
-        facts = redline.Facts()
-        trial = redline.Trial(value, 0, tmp_path / "trial", facts)
+        trial = redline.Trial(value, 0, tmp_path / "trial", redline.Facts())
         rules = divergence_rules(divergence or {})
-        return run_trial(Function(function, facts), trial, rules, lambda message: None)
+        return run_trial(Function(function), trial, rules, lambda message: None)
 
     yield run
     signal.signal(signal.SIGTERM, before)

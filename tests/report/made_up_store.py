@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
+from optuna.trial import FrozenTrial
 
 from redline.metrics import MAX_LOGIT, NORM, VAL_LOSS, VAL_PERPLEXITY, of_layer
 from redline.report import Search, load_search
@@ -17,7 +18,7 @@ from redline.search.policy.verdicts import Point
 from redline.search.result import SearchResult
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
-from redline.search.store.study import Claim, VariantStudy
+from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
 from redline.stability import Outcome, SearchRule, build_rules
 
@@ -163,11 +164,11 @@ def add_full_search(stores: Stores) -> None:
     add_search(stores, "full", full, seeds=2)
 
 
-def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> Claim:
+def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> FrozenTrial:
     claim = study.claim(Point(fake.rung, fake.seed), Owner.here())
     assert claim is not None
     if fake.state == "crash":
-        study.fail(claim.trial_id, "crash")
+        study.fail(claim._trial_id, "crash")
     elif fake.state == "running":
         study.report(claim, 40, 5.25)
     else:
@@ -189,7 +190,9 @@ def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> Claim:
     return claim
 
 
-def _track(client: MlflowClient, experiment: Any, tags: Mapping[str, str], claim: Claim, fake: Fake) -> None:
+def _track(
+    client: MlflowClient, experiment: Any, tags: Mapping[str, str], claim: FrozenTrial, fake: Fake
+) -> None:
     its = {"trial": str(claim.number), "seed": str(fake.seed), "lr": f"{LADDER[fake.rung]:g}"}
     run_id = client.create_run(experiment, run_name=tags["variant"], tags={**tags, **its}).info.run_id
     curves = dict(fake.curves)

@@ -184,8 +184,8 @@ def test_a_trial_whose_coordinator_died_before_it_had_told_all_of_its_outcome_is
         claim = studies["qk"].claim(Point(0, 0), gone)
         assert claim is not None
         half_told = outcome(0.1, reason="blow_up", val_loss=None)
-        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "outcome", asdict(half_told))
-        studies["qk"].storage.set_trial_user_attr(claim.trial_id, "verdict", "diverged")
+        studies["qk"].storage.set_trial_user_attr(claim._trial_id, "outcome", asdict(half_told))
+        studies["qk"].storage.set_trial_user_attr(claim._trial_id, "verdict", "diverged")
 
     done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
     assert done.results["qk"].max_stable_lr == 0.4

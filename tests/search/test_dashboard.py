@@ -10,6 +10,7 @@ import optuna
 import optuna_dashboard
 import pytest
 from dashboard_api import served
+from optuna.trial import FrozenTrial
 from search_helpers import DEGRADED, attributes, outcome
 
 from postgresql_server import PostgreSQL
@@ -22,7 +23,7 @@ from redline.search.result import VariantResult
 from redline.search.store.notes import write_note
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
-from redline.search.store.study import Claim, VariantStudy
+from redline.search.store.study import VariantStudy
 
 LADDER = (0.1, 0.2, 0.4, 0.8)
 SRC = Path(__file__).parents[2] / "src"
@@ -33,7 +34,7 @@ def study(url: str) -> VariantStudy:
     return VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER))
 
 
-def ended(study: VariantStudy, *ends: str | float) -> list[Claim]:
+def ended(study: VariantStudy, *ends: str | float) -> list[FrozenTrial]:
     """A finished trial for each end, rung by rung: the rule that broke, or a score."""
     claims = []
     for rung, end in enumerate(ends):

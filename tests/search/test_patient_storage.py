@@ -95,7 +95,7 @@ def test_lost_answers_change_nothing(
     study.note(stable, "heartbeat", 3)
     assert study.finish(stable, outcome(0.1), None)
     assert study.finish(diverged, outcome(0.2, reason="blow_up"), "blow_up")
-    study.fail(crashed.trial_id, "crash")
+    study.fail(crashed._trial_id, "crash")
     state = study.state()
     assert set(state.outcomes) == {Point(0, 0), Point(1, 0)}
     assert (state.running, state.crashes) == ({}, {Point(2, 0): 1})
@@ -114,7 +114,7 @@ def test_an_answer_lost_while_others_declared_the_trial_lost_is_no_success(
 
     def too_late(*args: Any, **kwargs: Any) -> bool:
         monkeypatch.setattr(storage._storage, "set_trial_state_values", end)
-        reopened(study, url).fail(claim.trial_id, "lost")
+        reopened(study, url).fail(claim._trial_id, "lost")
         raise connection_lost()
 
     monkeypatch.setattr(storage._storage, "set_trial_state_values", too_late)

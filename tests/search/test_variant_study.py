@@ -13,14 +13,14 @@ import optuna
 import pytest
 from dashboard_api import served
 from open_all import facts_of_each
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from search_helpers import attributes, outcome, reopened
 
 from redline.errors import UserError
 from redline.search.policy.verdicts import Point
 from redline.search.store.owner import Owner, Silence
 from redline.search.store.storage import open_storage
-from redline.search.store.study import Claim, VariantStudy
+from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
 from redline.stability import Outcome
 
@@ -34,7 +34,7 @@ def study(url: str) -> VariantStudy:
     return VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER), first_seed=7)
 
 
-def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> Claim:
+def taken(study: VariantStudy, rung: int = 0, seed: int = 0) -> FrozenTrial:
     claim = study.claim(Point(rung, seed), Owner.here())
     assert claim is not None
     return claim
@@ -45,7 +45,7 @@ def test_a_claim_is_a_running_trial_with_its_rate_and_seed(study: VariantStudy) 
     (trial,) = study.trials()
     assert trial.state == TrialState.RUNNING
     assert trial.params == {"lr": 0.2, "seed": 9}
-    assert study.point_of(trial) == claim.point == Point(1, 2)
+    assert study.point_of(trial) == study.point_of(claim) == Point(1, 2)
     assert Owner(**trial.user_attrs["owner"]).pid == os.getpid()
 
 
@@ -65,7 +65,7 @@ def test_a_point_that_runs_or_is_finished_cannot_be_claimed(
 
 @pytest.mark.parametrize("failure", ["crash", "lost", "interrupted"])
 def test_a_failed_point_can_be_claimed_again(study: VariantStudy, failure: str) -> None:
-    study.fail(taken(study).trial_id, failure)
+    study.fail(taken(study)._trial_id, failure)
     assert study.state().crashes == ({Point(0, 0): 1} if failure == "crash" else {})
     taken(study)
 
@@ -153,7 +153,7 @@ def test_odd_losses_survive_storage(study: VariantStudy, url: str, odd: float | 
 
 def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy, url: str) -> None:
     lost = taken(study)
-    reopened(study, url).fail(lost.trial_id, "lost")
+    reopened(study, url).fail(lost._trial_id, "lost")
     again = taken(study)
     assert not study.finish(lost, outcome(0.1, val_loss=1.0), None)
     assert study.state().outcomes == {}
@@ -166,7 +166,7 @@ def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy,
 def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: VariantStudy, url: str) -> None:
     """A machine that slept for a while must be able to go on with its other trials."""
     lost = taken(study)
-    reopened(study, url).fail(lost.trial_id, "lost")
+    reopened(study, url).fail(lost._trial_id, "lost")
     study.note(lost, "heartbeat", 3)
     study.report(lost, 10, 4.0)
     study.note(lost, "steps", 3)
@@ -191,7 +191,7 @@ def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
 def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:
     claim = taken(study)
     study.finish(claim, outcome(0.1), None)
-    study.fail(claim.trial_id, "lost")
+    study.fail(claim._trial_id, "lost")
     assert study.trials()[0].state == TrialState.COMPLETE
     assert not study.state().crashes
 
@@ -232,7 +232,7 @@ def test_the_steps_of_cancelled_trials_are_counted(study: VariantStudy) -> None:
     for rung, failure in enumerate(["cancelled", "cancelled", "crash"]):
         claim = taken(study, rung=rung)
         study.note(claim, "steps", 5 + rung)
-        study.fail(claim.trial_id, failure)
+        study.fail(claim._trial_id, failure)
     assert study.cancelled_steps() == 11
 
 

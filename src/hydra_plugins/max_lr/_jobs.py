@@ -40,8 +40,7 @@ def search_by_jobs(
     begun = begin(search, Pool([Slot(0, None)]))
     name, options = begun.name, search.options
     launcher = config.hydra.runtime.choices["hydra/launcher"]
-    console = make_console()
-    display = Display(console)
+    display = Display(make_console())
     started = time.monotonic()
     forget_end(begun.storage, name, search.names)
     logs = config.hydra.launcher.get("submitit_folder")
@@ -66,9 +65,7 @@ def search_by_jobs(
             f"the same command, or search.name={name}, goes on"
         )
     display.say(f"done in {time.monotonic() - started:.0f} s")
-    result = SearchResult(name, search.ladder, options.seeds, results, key=options.key, label=search.label)
-    show_result(console, result, begun.directory, options.reference)
-    return result
+    return show_result(begun, results, display.console)
 
 
 def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraContext) -> str:

@@ -6,12 +6,14 @@ Any number of these, on any machines, work on one search through its studies.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import FrozenTrial
+
 from redline.errors import OutageError, UserError
-from redline.search.console.display import Display, RunView, View
+from redline.search.console.display import Display, RunView
 from redline.search.options import Options
 from redline.search.policy.answer import variant_result
 from redline.search.policy.state import SearchState, search_state, wanted
@@ -19,13 +21,13 @@ from redline.search.policy.verdicts import reasons
 from redline.search.result import VariantResult
 from redline.search.store.owner import Owner, Silence
 from redline.search.store.patient_storage import PatientStorage
-from redline.search.store.study import Claim, VariantStudy
+from redline.search.store.study import VariantStudy
 from redline.search.trainable import Trial
 from redline.search.variant import Variant
 from redline.search.workers.interrupt import Interrupt, handled
 from redline.search.workers.pool import Ended, Pool, Slot
 from redline.search.workers.tasks import run_trial
-from redline.stability import Outcome, Progress, SearchRule, build_rules
+from redline.stability import Outcome, Progress
 
 
 @dataclass
@@ -33,12 +35,11 @@ class Running:
     """A trial of ours, with its last message."""
 
     variant: Variant
-    claim: Claim
-    label: str
+    claim: FrozenTrial
+    shown: RunView
     log: Path
     started: float
     heartbeats: int = 0
-    progress: Progress = field(default_factory=lambda: Progress(0, float("nan")))
     page: str | None = None
     reported: float = 0.0
 
@@ -68,9 +69,6 @@ class Coordinator:
         self.variants = {variant.name: variant for variant in variants}
         self.studies = studies
         self.storage = storage
-        self.rules: dict[str, dict[str, SearchRule]] = {
-            variant.name: build_rules(variant.rules, SearchRule) for variant in variants
-        }
         self.pool = pool
         self.display = display
         self.interrupt = Interrupt()
@@ -127,7 +125,7 @@ class Coordinator:
                 time.sleep(0.5)  # no trials here: other machines work on what is left
             self.interrupt.check()
             self._give_heartbeats()
-            self.display.show(self._view(states))
+            self._show(states)
 
     def _listen(self, seconds: float = 0.0) -> None:
         """Read our trials' messages: a trial would wait at a full pipe."""
@@ -141,7 +139,7 @@ class Coordinator:
         seen = study.state()
         return search_state(
             self.options.question(tuple(study.ladder), short=variant.is_short),
-            self.rules[name],
+            study.rules,
             seen.outcomes,
             seen.running,
             {point for point, count in seen.crashes.items() if count > self.options.retries},
@@ -161,9 +159,9 @@ class Coordinator:
                 return name
         return None
 
-    def _start(self, slot: Slot, variant: Variant, claim: Claim) -> None:
+    def _start(self, slot: Slot, variant: Variant, claim: FrozenTrial) -> None:
         study = self.studies[variant.name]
-        value, seed = study.ladder[claim.point.rung], variant.first_seed + claim.point.seed
+        value, seed = claim.params[study.key], claim.params["seed"]
         place = self.directory / "trials" / variant.name / f"{study.key}={value:g}-seed={seed}"
         tags = {"search": self.name, "variant": variant.name, "trial": str(claim.number), **variant.tags}
         tags["searched"] = f"{study.key}={value:g}"
@@ -171,7 +169,8 @@ class Coordinator:
             tags["short_run"] = "true"
         trial = Trial(value, seed, place, study.facts, self.threads, self.name, tags)
         label = f"{variant.name} {study.key}={value:g}" + (f" seed={seed}" if self.options.seeds > 1 else "")
-        run = Running(variant, claim, label, place / "trial.log", time.monotonic())
+        shown = RunView(label, study.facts.max_steps)
+        run = Running(variant, claim, shown, place / "trial.log", time.monotonic())
         self.running[slot.index] = run
         self.pool.start(slot, run_trial, (variant.trainable, trial, variant.rules), run.log)
 
@@ -180,7 +179,7 @@ class Coordinator:
         run = self.running[slot.index]
         study = self.studies[run.variant.name]
         if isinstance(message, Progress):
-            run.progress = message
+            run.shown.progress = message
             if message.page is not None and message.page != run.page:
                 run.page = message.page
                 study.link(run.claim, message.page)
@@ -191,29 +190,28 @@ class Coordinator:
             return False
         del self.running[slot.index]
         if message.user_error is not None:
-            study.fail(run.claim.trial_id, "interrupted")
+            study.fail(run.claim._trial_id, "interrupted")
             raise UserError(message.user_error)
         if message.crash is not None:
-            study.fail(run.claim.trial_id, "crash")
-            tried = study.state().crashes[run.claim.point]
+            study.fail(run.claim._trial_id, "crash")
+            tried = study.state().crashes[study.point_of(run.claim)]
             what = "tried again" if tried <= self.options.retries else "given up"
-            self.display.say(f"{run.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
+            self.display.say(f"{run.shown.label}: crashed ({message.crash}), {what}; its log is in {run.log}")
             return True
         self._finish(run, message.result)
         return True
 
     def _finish(self, run: Running, outcome: Outcome) -> None:
-        name = run.variant.name
-        study = self.studies[name]
+        study = self.studies[run.variant.name]
         self._step_rate = max(1, outcome.optimizer_steps) / (time.monotonic() - run.started)
-        outcomes = {**study.state().outcomes, run.claim.point: outcome}
-        reason = reasons(outcomes, self.rules[name])[run.claim.point]
+        point = study.point_of(run.claim)
+        reason = reasons({**study.state().outcomes, point: outcome}, study.rules)[point]
         if not study.finish(run.claim, outcome, reason):
             return
         kind = "validation loss" if "perplexity" in outcome.numbers else "score"
         loss = "" if outcome.val_loss is None else f", {kind} {outcome.val_loss:.3f}"
         verdict = f"diverged by {reason} at step {outcome.step}" if reason else "stable"
-        self.display.say(f"{run.label}: {verdict}{loss}")
+        self.display.say(f"{run.shown.label}: {verdict}{loss}")
 
     def _abandon(self, slot: Slot, why: str = "interrupted", grace_period: float = _GRACE_PERIOD) -> None:
         run = self.running.pop(slot.index)
@@ -222,12 +220,12 @@ class Coordinator:
         # If the storage is down, another coordinator times this trial out.
         with suppress(OutageError), self.storage.briefly():
             study = self.studies[run.variant.name]
-            study.note(run.claim, "steps", run.progress.step)
-            study.fail(run.claim.trial_id, why)
+            study.note(run.claim, "steps", run.shown.progress.step)
+            study.fail(run.claim._trial_id, why)
 
     def _fail_lost_trials(self, states: Mapping[str, SearchState]) -> bool:
         """Fail the trials whose owners are gone; True where there were some."""
-        ours = {run.claim.trial_id for run in self.running.values()}
+        ours = {run.claim._trial_id for run in self.running.values()}
         found = False
         for name, state in states.items():
             for trial in state.running.values():
@@ -244,9 +242,12 @@ class Coordinator:
         found = False
         for slot in self.pool.slots:
             run = self.running.get(slot.index)
-            if run is not None and states[run.variant.name].unneeded(run.claim.point):
+            if run is None:
+                continue
+            name = run.variant.name
+            if states[name].unneeded(self.studies[name].point_of(run.claim)):
                 self._abandon(slot, "cancelled")
-                self.display.say(f"{run.label}: cancelled, its answer can no longer change the verdict")
+                self.display.say(f"{run.shown.label}: cancelled, its answer can no longer change the verdict")
                 found = True
         return found
 
@@ -257,18 +258,15 @@ class Coordinator:
                 run.heartbeats = due
                 self.studies[run.variant.name].note(run.claim, "heartbeat", due)
 
-    def _view(self, states: Mapping[str, SearchState]) -> View:
+    def _show(self, states: Mapping[str, SearchState]) -> None:
         lengths = {name: study.facts.max_steps for name, study in self.studies.items()}
-        running = [
-            RunView(run.label, run.progress, lengths[run.variant.name])
-            for _, run in sorted(self.running.items())
-        ]
+        running = [self.running[slot].shown for slot in sorted(self.running)]
         seconds_left = None
         if self._step_rate is not None and None not in lengths.values():
             steps_left = sum(state.runs_left * (lengths[name] or 0) for name, state in states.items())
             steps_left -= sum(run.progress.step for run in running)
             seconds_left = max(0, steps_left) / (self._step_rate * len(self.pool.slots))
-        return View(running, sum(len(state.outcomes) for state in states.values()), seconds_left)
+        self.display.show(running, sum(len(state.outcomes) for state in states.values()), seconds_left)
 
     def _result(self, name: str) -> VariantResult:
         short = self.variants[name].short_runs

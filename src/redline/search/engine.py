@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from redline.search.console.display import Display
 from redline.search.console.table import result_table
 from redline.search.coordinator import Coordinator
 from redline.search.request import AtEnd, EndedSearch, Search
-from redline.search.result import SearchResult
+from redline.search.result import SearchResult, VariantResult
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.searches import choose_name, open_studies
 from redline.search.store.storage import open_storage
@@ -75,23 +75,17 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     pool = Pool(slots, list(preload))
     pool.warm_up()
     begun = begin(search, pool)
-    console = make_console()
-    with Display(console) as display:
+    with Display(make_console()) as display:
         begun.storage.say = display.say
         try:
-            return _search(begun, pool, threads, console, display, at_end)
+            return _search(begun, pool, threads, display, at_end)
         except KeyboardInterrupt:
             display.say(f"stopped; {search.goes_on(begun.name)}")
             raise
 
 
 def _search(
-    begun: Begun,
-    pool: Pool,
-    threads: int | None,
-    console: Console,
-    display: Display,
-    at_end: Sequence[AtEnd],
+    begun: Begun, pool: Pool, threads: int | None, display: Display, at_end: Sequence[AtEnd]
 ) -> SearchResult:
     search, name, options = begun.search, begun.name, begun.search.options
     started = time.monotonic()
@@ -122,8 +116,7 @@ def _search(
     )
     results = coordinator.run()
     display.say(f"done in {time.monotonic() - started:.0f} s")
-    result = SearchResult(name, search.ladder, options.seeds, results, key=options.key, label=search.label)
-    show_result(console, result, begun.directory, options.reference)
+    result = show_result(begun, results, display.console)
     for variant, its in results.items():
         studies[variant].answer(its)
     for study in studies.values():
@@ -167,10 +160,12 @@ def make_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
-def show_result(console: Console, result: SearchResult, directory: Path, reference: str) -> None:
+def show_result(begun: Begun, results: Mapping[str, VariantResult], console: Console) -> SearchResult:
     """Write ``result.json``, print its table and where to look."""
-    path = directory / "result.json"
+    search, options, path = begun.search, begun.search.options, begun.directory / "result.json"
+    result = SearchResult(begun.name, search.ladder, options.seeds, results, options.key, search.label)
     result.write(path)
-    console.print(result_table(result, reference))
+    console.print(result_table(result, options.reference))
     console.print(f"result: {path}", soft_wrap=True)
     console.print("trials: redline dashboard (Optuna)", soft_wrap=True)
+    return result

@@ -1,7 +1,8 @@
 """What a search shows while it runs: a live panel on a terminal, a line now and then elsewhere."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -14,13 +15,13 @@ from rich.text import Text
 from redline.stability import Progress
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunView:
-    """One running trial; ``max_steps`` is None where it is not known."""
+    """One running trial, with its last message; ``max_steps`` is None where it is not known."""
 
     label: str
-    progress: Progress
     max_steps: int | None
+    progress: Progress = field(default_factory=lambda: Progress(0, float("nan")))
 
     @property
     def steps(self) -> str:
@@ -30,15 +31,6 @@ class RunView:
     def state(self) -> str:
         since = self.progress.forecast_step
         return f"loss {self.progress.loss:.3f}" + ("" if since is None else f", warned at step {since}")
-
-
-@dataclass(frozen=True)
-class View:
-    """The search at a moment; ``finished`` counts trials of all machines."""
-
-    running: list[RunView]
-    finished: int
-    seconds_left: float | None
 
 
 class Display:
@@ -68,35 +60,31 @@ class Display:
         stamp = _clock(time.monotonic() - self._started)
         self.console.print(Text(f"[{stamp}] {line}"), soft_wrap=True)
 
-    def show(self, view: View) -> None:
+    def show(self, running: Sequence[RunView], finished: int, seconds_left: float | None) -> None:
+        """The search at a moment; ``finished`` counts trials of all machines."""
+        left = "time left: not known yet" if seconds_left is None else f"about {_clock(seconds_left)} left"
+        tail = f"{finished} trials done, {left}"
         if self._live is not None:
-            self._live.update(_panel(view), refresh=True)
+            self._live.update(Group(_rows(running), Text(tail)), refresh=True)
             return
         now = time.monotonic()
-        if now - self._printed >= self.line_every and view.running:
+        if now - self._printed >= self.line_every and running:
             self._printed = now
-            self.say(" · ".join([*map(_run_text, view.running), _tail(view)]))
+            self.say(" · ".join([*map(_run_text, running), tail]))
 
 
-def _panel(view: View) -> Group:
+def _rows(running: Sequence[RunView]) -> Table:
     rows = Table.grid(padding=(0, 2))
-    for run in view.running:
+    for run in running:
         bar = ProgressBar(total=run.max_steps, completed=run.progress.step, width=30)
         rows.add_row(run.label, bar, run.steps, run.state)
-    return Group(rows, Text(_tail(view)))
+    return rows
 
 
 def _run_text(run: RunView) -> str:
     if run.progress.step == 0:
         return f"{run.label} starting"
     return f"{run.label} {run.steps} {run.state}"
-
-
-def _tail(view: View) -> str:
-    left = (
-        "time left: not known yet" if view.seconds_left is None else f"about {_clock(view.seconds_left)} left"
-    )
-    return f"{view.finished} trials done, {left}"
 
 
 def _clock(seconds: float) -> str:

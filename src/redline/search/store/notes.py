@@ -4,10 +4,12 @@ They are kept where the dashboard looks for them, among the study's system attri
 takes a whole study, loads it again for each note, and drops what people wrote.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
+from typing import Any
 
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from redline.search.result import VariantResult
 
@@ -15,16 +17,22 @@ _PART = 2045  # characters of one attribute, as the dashboard cuts them
 _YOURS = "\n\n---\n"  # what somebody wrote below this line is kept
 
 
-def trial_note(
-    variant: str, key: str, value: float, seed: int, page: str | None, verdict: str | None = None
-) -> str:
-    """``page``: the address of its curves; ``verdict``: in words, None while the trial runs."""
-    lines = [f"**{variant}**, {key} {value:g}, seed {seed}"]
+def write_trial_note(
+    storage: BaseStorage,
+    study_id: int,
+    trial: FrozenTrial,
+    of: Mapping[str, Any],
+    page: str | None,
+    verdict: str | None = None,
+) -> None:
+    """``of``: the study's user attributes; ``page``: of the curves; ``verdict``: None while it runs."""
+    key = of["key"]
+    lines = [f"**{of['variant']}**, {key} {trial.params[key]:g}, seed {trial.params['seed']}"]
     if verdict is not None:
         lines.append(verdict)
     if page is not None:
         lines.append(f"[The run's curves]({page})")
-    return "\n\n".join(lines)
+    write_note(storage, study_id, trial._trial_id, "\n\n".join(lines))
 
 
 def in_words(reason: str | None, step: int) -> str:

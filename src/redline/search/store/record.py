@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from redline.search.policy.verdicts import Point, reasons
 from redline.search.result import VariantResult
-from redline.search.store.notes import in_words, trial_note, write_note
+from redline.search.store.notes import in_words, write_trial_note
 from redline.search.trainable import Facts
 from redline.stability import Outcome, SearchRule, build_rules
 
@@ -74,16 +74,8 @@ def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str
         for trial in storage.get_all_trials(summary._study_id, deepcopy=False, states=[TrialState.COMPLETE]):
             page = pages.get((attributes["variant"], str(trial.number)))
             if page is not None and trial.user_attrs["page"] is None:
-                its = trial.user_attrs
-                note = trial_note(
-                    attributes["variant"],
-                    attributes["key"],
-                    trial.params[attributes["key"]],
-                    trial.params["seed"],
-                    page,
-                    in_words(its["reason"], its["step"]),
-                )
-                write_note(storage, summary._study_id, trial._trial_id, note)
+                verdict = in_words(trial.user_attrs["reason"], trial.user_attrs["step"])
+                write_trial_note(storage, summary._study_id, trial, attributes, page, verdict)
 
 
 def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:

@@ -15,25 +15,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from redline.search.policy.verdicts import Point
 from redline.search.result import VariantResult
-from redline.search.store.notes import in_words, study_note, trial_note, write_note
+from redline.search.store.notes import in_words, study_note, write_note, write_trial_note
 from redline.search.store.owner import Owner
 from redline.search.trainable import Facts
-from redline.stability import Outcome
+from redline.stability import Outcome, SearchRule, build_rules
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
 CONSTRAINTS = "constraints"
 # What a trial's value is, where `Study.set_metric_names` would put it (and warn that it is experimental).
 _METRIC_NAMES = "study:metric_names"
-_VALUE = "stable {label}"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A trial of ours that is running."""
-
-    number: int
-    trial_id: int
-    point: Point
 
 
 @dataclass(frozen=True)
@@ -62,18 +52,17 @@ class VariantStudy:
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
         )
         if _METRIC_NAMES not in storage.get_study_system_attrs(self.study._study_id):
-            named = [_VALUE.format(label=attributes["label"])]
+            named = [f"stable {attributes['label']}"]
             storage.set_study_system_attr(self.study._study_id, _METRIC_NAMES, named)
         known = self.study.user_attrs
-        for key, value in attributes.items():
-            if key not in known:
-                self.study.set_user_attr(key, value)
-        known = {**attributes, **known}
-        self.ladder: list[float] = list(known["ladder"])
-        self.key: str = known["key"]
-        self.label: str = known["label"]
-        self.variant: str = known["variant"]
-        self.facts = Facts(**known["facts"])
+        for name, value in attributes.items():
+            if name not in known:
+                self.study.set_user_attr(name, value)
+        self.attributes = {**attributes, **known}
+        self.ladder: list[float] = list(self.attributes["ladder"])
+        self.key: str = self.attributes["key"]
+        self.rules: dict[str, SearchRule] = build_rules(self.attributes["rules"], SearchRule)
+        self.facts = Facts(**self.attributes["facts"])
         self._space = {
             self.key: FloatDistribution(self.ladder[0], self.ladder[-1], log=True),
             "seed": IntDistribution(first_seed, first_seed + 1000),
@@ -100,8 +89,8 @@ class VariantStudy:
         attributes = [trial.user_attrs for trial in self.trials()]
         return sum(its.get("steps", 0) for its in attributes if its.get("failure") == "cancelled")
 
-    def claim(self, point: Point, owner: Owner) -> Claim | None:
-        """Take a point; None where another coordinator has taken it.
+    def claim(self, point: Point, owner: Owner) -> FrozenTrial | None:
+        """Take a point, and give its running trial; None where another coordinator has taken it.
 
         The running trial is created in one transaction with its owner; of two for the same point
         the lower number keeps it, which both see the same way. A creation that was tried again because its
@@ -127,26 +116,26 @@ class VariantStudy:
         for copy in copies:
             self.fail(copy._trial_id, "duplicate")
         if same[0].number == mine.number:
-            return Claim(mine.number, mine._trial_id, point)
+            return mine
         self.fail(mine._trial_id, "duplicate")
         return None
 
-    def report(self, claim: Claim, step: int, loss: float) -> None:
+    def report(self, claim: FrozenTrial, step: int, loss: float) -> None:
         """An intermediate training loss, in nats."""
         with suppress(UpdateFinishedTrialError):
-            self.storage.set_trial_intermediate_value(claim.trial_id, step, loss)
+            self.storage.set_trial_intermediate_value(claim._trial_id, step, loss)
 
-    def note(self, claim: Claim, key: str, value: Any) -> None:
+    def note(self, claim: FrozenTrial, key: str, value: Any) -> None:
         """A user attribute; nothing where the trial was taken from us meanwhile, which `finish` tells."""
         with suppress(UpdateFinishedTrialError):
-            self.storage.set_trial_user_attr(claim.trial_id, key, value)
+            self.storage.set_trial_user_attr(claim._trial_id, key, value)
 
-    def link(self, claim: Claim, page: str) -> None:
+    def link(self, claim: FrozenTrial, page: str) -> None:
         """Link a running trial to the page with its curves."""
         self.note(claim, "page", page)
-        self._describe(claim, page)
+        write_trial_note(self.storage, self.study._study_id, claim, self.attributes, page)
 
-    def finish(self, claim: Claim, outcome: Outcome, reason: str | None) -> bool:
+    def finish(self, claim: FrozenTrial, outcome: Outcome, reason: str | None) -> bool:
         """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
 
         A stable run's value is what was searched, a diverged one's is 0, and it breaks a constraint, so that
@@ -161,11 +150,14 @@ class VariantStudy:
                 ("step", outcome.step),
                 ("page", outcome.page),
             ):
-                self.storage.set_trial_user_attr(claim.trial_id, key, value)
-            self.storage.set_trial_system_attr(claim.trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
-            self._describe(claim, outcome.page, in_words(reason, outcome.step))
+                self.storage.set_trial_user_attr(claim._trial_id, key, value)
+            self.storage.set_trial_system_attr(claim._trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
+            verdict = in_words(reason, outcome.step)
+            write_trial_note(
+                self.storage, self.study._study_id, claim, self.attributes, outcome.page, verdict
+            )
             searched = 0.0 if reason else outcome.value
-            self.storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, [searched])
+            self.storage.set_trial_state_values(claim._trial_id, TrialState.COMPLETE, [searched])
         except UpdateFinishedTrialError:
             return False
         return True
@@ -182,12 +174,7 @@ class VariantStudy:
     def answer(self, result: VariantResult) -> None:
         """Store the variant's result, and say it in the study's note."""
         self.study.set_user_attr("result", asdict(result))
-        write_note(self.storage, self.study._study_id, None, study_note(result, self.label))
-
-    def _describe(self, claim: Claim, page: str | None, verdict: str | None = None) -> None:
-        value, seed = self.ladder[claim.point.rung], self.first_seed + claim.point.seed
-        note = trial_note(self.variant, self.key, value, seed, page, verdict)
-        write_note(self.storage, self.study._study_id, claim.trial_id, note)
+        write_note(self.storage, self.study._study_id, None, study_note(result, self.attributes["label"]))
 
     def point_of(self, trial: FrozenTrial) -> Point:
         return Point(self.ladder.index(trial.params[self.key]), trial.params["seed"] - self.first_seed)
