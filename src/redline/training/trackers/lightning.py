@@ -5,10 +5,11 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
+from redline.bounds import Count
 from redline.training.trackers.trackers import TrackedRun
 
 
-def csv(*, run: TrackedRun, save_dir: str, flush_every: int) -> CSVLogger:
+def csv(*, run: TrackedRun, save_dir: str, flush_every: Count) -> CSVLogger:
     """``flush_every``: steps. A run that is resumed begins another ``version_N`` in its folder."""
     folder = Path(save_dir) / run.experiment
     return CSVLogger(folder, name=_folder_name(run), flush_logs_every_n_steps=flush_every)

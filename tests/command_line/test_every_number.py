@@ -1,0 +1,101 @@
+"""Every number of every YAML file: below, above, NaN, text, null and a list are refused in one line."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hydra_plugins.max_lr.config import split_settings
+from redline.command_line import one_line
+from redline.config import CONF
+from redline.errors import UserError
+from redline.training.check import check_parts
+
+BAD = {
+    "below": -(10**30),
+    "above": 10**30,
+    "nan": float("nan"),
+    "text": "many",
+    "null": None,
+    "list": [1, 2, 3],
+}
+MAY_BE_NULL = {
+    "trainer.grad_clip",
+    "trainer.threads",
+    "divergence.forecaster.max_logit",
+    "divergence.forecaster.output_gain",
+    "hydra.sweeper.report_timeout",
+}
+PACKAGES = {"norm": "norm_strategy", "monitor/taps": "monitor.taps", "hydra/sweeper": "hydra.sweeper"}
+GLOBAL = ("", "experiment")
+
+
+def numbers(node: Any, key: str = "") -> Iterator[str]:
+    """The keys of a file's numbers; of those in a list, the list's."""
+    if isinstance(node, dict):
+        for name, its in node.items():
+            yield from numbers(its, f"{key}.{name}".strip("."))
+    elif isinstance(node, list):
+        if any([*numbers(its, "x")] for its in node):
+            yield key
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield key
+
+
+def every_number() -> Iterator[Any]:
+    """The choice that has a number, and its key."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        group, choice = "/".join(path.relative_to(CONF).parts[:-1]), path.stem
+        if choice.startswith("_"):  # what others include
+            choice = "shakespeare"
+        package = "" if group in GLOBAL else PACKAGES.get(group, group.replace("/", "."))
+        package = f"tracker.{choice}" if group == "tracker" else package
+        words = [] if not group or group == "hydra/sweeper" else [f"{group}={choice}"]
+        for key in numbers(OmegaConf.to_container(OmegaConf.load(path))):
+            whole = f"{package}.{key}".strip(".")
+            yield pytest.param(words, whole, id=f"{path.relative_to(CONF)}:{key}")
+
+
+NUMBERS = list(every_number())
+
+
+def test_there_are_many() -> None:
+    assert len(NUMBERS) * len(BAD) >= 400
+
+
+@pytest.mark.parametrize(("words", "key"), NUMBERS)
+def test_what_is_no_such_number_is_refused(
+    composed: Callable[..., DictConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    key: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = composed("experiment=smoke", "trainer.precision=fp32", "trainer.accelerator=cpu", *words)
+    for kind, bad in BAD.items():
+        if kind == "null" and key in MAY_BE_NULL:
+            continue
+        said = refused(cfg.copy(), key, bad)
+        assert said is not None, f"{key}={bad} was accepted"
+        assert "\n" not in said
+        assert key.rpartition(".")[2] in said, f"{key}={bad}: {said}"
+    assert not [*tmp_path.iterdir()]
+
+
+def refused(cfg: DictConfig, key: str, bad: Any) -> str | None:
+    try:
+        if key.startswith("hydra.sweeper."):
+            plain: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/max_lr.yaml"))
+            del plain["defaults"]
+            plain[key.removeprefix("hydra.sweeper.")] = bad
+            split_settings(plain)[0].check("hydra.sweeper.")
+        else:
+            OmegaConf.update(cfg, key, bad)
+            check_parts(cfg)
+    except (UserError, OmegaConfBaseException) as error:
+        return one_line(error)
+    return None
