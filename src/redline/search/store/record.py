@@ -62,27 +62,21 @@ def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]
     return found
 
 
-def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str], str]) -> None:
+def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str], str | None]) -> None:
     """Put into their notes the pages of trials that ended before these were known.
 
     ``pages``: variant and trial's number -> the address of its curves.
     """
     for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        attributes = summary.user_attrs
-        if attributes.get("search") != search:
+        study = summary.user_attrs
+        if study.get("search") != search:
             continue
         for trial in storage.get_all_trials(summary._study_id, deepcopy=False, states=[TrialState.COMPLETE]):
-            page = pages.get((attributes["variant"], str(trial.number)))
-            if page is not None and trial.user_attrs["page"] is None:
-                its = trial.user_attrs
-                note = trial_note(
-                    attributes["variant"],
-                    attributes["key"],
-                    trial.params[attributes["key"]],
-                    trial.params["seed"],
-                    page,
-                    in_words(its["reason"], its["step"]),
-                )
+            page, its = pages.get((study["variant"], str(trial.number))), trial.user_attrs
+            if page is not None and its["page"] is None:
+                value, seed = trial.params[study["key"]], trial.params["seed"]
+                verdict = in_words(its["reason"], its["step"])
+                note = trial_note(study["variant"], study["key"], value, seed, page, verdict)
                 write_note(storage, summary._study_id, trial._trial_id, note)
 
 
