@@ -6,14 +6,14 @@ import sys
 
 from mlflow import MlflowClient
 
-from redline.training.outbox.store import open_store
+from redline.training.outbox.sender import open_store
 
 # MLflow itself cannot open what a kill at this statement, amid its migrations, leaves.
 KILLED = """
 import os, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from redline.training.outbox.store import open_store
+from redline.training.outbox.sender import open_store
 statements = 0
 def count(*_):
     global statements

@@ -19,9 +19,9 @@ from training_helpers import train
 import redline.training.outbox.sender as sender_module
 from mlflow_server import Network, Server
 from ports import free_port
+from redline.training.at_end import finish
 from redline.training.environment import resolved
-from redline.training.outbox import Outbox, drain, finish, start_sender
-from redline.training.outbox.process import Finished
+from redline.training.outbox import Outbox, RunFolder, _started, drain, is_held, start_sender
 from redline.training.outbox.sender import Sender
 from redline.training.trackers import TrackedRun, build_trackers
 from redline.training.trackers import mlflow as logger_module
@@ -73,20 +73,20 @@ def tracked(folder, uri):
     ]
 
 
-def spec(folder, uri, send_timeout=30.0):
+def spec(folder, uri, send_timeout=30.0, ui="http://ui/"):
     return {
         "outbox": str(folder / "outbox"),
         "tracking_uri": uri,
         "artifact_location": str(folder / "artifacts"),
         "send_every": 0.1,
         "send_timeout": send_timeout,
+        "ui": ui,
     }
 
 
 def logger(folder, uri, key="run", ui="http://ui", send_timeout=30.0, **tags):
-    settings = spec(folder, uri, send_timeout) | {
-        "_target_": "redline.training.trackers.mlflow.MLFlowOutboxLogger",
-        "ui": ui,
+    settings = spec(folder, uri, send_timeout, ui) | {
+        "_target_": "redline.training.trackers.mlflow.MLFlowOutboxLogger"
     }
     run = TrackedRun(key=key, experiment=folder.name, name="qk lr=1", tags=tags)
     return build_trackers(OmegaConf.create({"mlflow": settings}), run)
@@ -177,7 +177,7 @@ def test_one_that_restarts_gets_every_point_once(run_cfg, server, network, clien
 
     def meddle(progress):
         if progress.step == 6:
-            until(lambda: any(run.sent().run_id for run in Outbox.of(cfg.tracker).runs()))
+            until(lambda: any(run.run_id for run in Outbox.of(cfg.tracker).runs()))
             server.stop()
 
     outcome, losses = train(cfg, tmp_path, search="restarted", also=meddle)
@@ -273,7 +273,7 @@ def test_arrays_and_texts_become_artifacts(network, client, tmp_path, monkeypatc
         tracker = logger(tmp_path, network.url)
         (mlflow,) = tracker.loggers
         mlflow.log_arrays(arrays, 123)
-        tracker.log_file("config.yaml", "lr: 1\n")
+        tracker.log_file("config.yaml", b"lr: 1\n")
         tracker.end("FINISHED")
         sender.run()
     run_id = only_run(client, tmp_path.name).info.run_id
@@ -285,7 +285,6 @@ def test_arrays_and_texts_become_artifacts(network, client, tmp_path, monkeypatc
 
 
 def test_a_run_has_a_page_once_mlflow_has_the_run(network, client, tmp_path, monkeypatch):
-    monkeypatch.setattr(logger_module, "_LOOK_EVERY", 0.0)
     with sending(tmp_path, network.url, monkeypatch) as sender:
         tracker, without = logger(tmp_path, network.url), logger(tmp_path, network.url, "other", ui=None)
         assert tracker.page is None
@@ -304,7 +303,7 @@ def test_no_password_is_kept_or_told(run_cfg, tmp_path):
     tracker = logger(tmp_path, uri)
     (process,) = senders(tmp_path)
     assert "se/cr" not in command(process)
-    tracker.log_file("config.yaml", str(resolved(cfg)))
+    tracker.log_file("config.yaml", str(resolved(cfg)).encode())
     tracker.end("FAILED")
     left = drain(cfg.tracker, 60)
     assert "se/cr" not in left
@@ -364,15 +363,16 @@ def test_two_that_go_on_with_one_run_at_once_do_not_mix(network, tmp_path):
 def test_a_killed_sender_is_replaced_and_every_point_arrives_once(network, client, tmp_path):
     network.delay = 0.05
     tracker = logger(tmp_path, network.url)
-    tracker.log_file("config.yaml", "lr: 1\n")
+    tracker.log_file("config.yaml", b"lr: 1\n")
     for step in range(6000):
         tracker.log_metrics({"train/loss": float(step)}, step)
     (process,) = senders(tmp_path)
     (run,) = Outbox(**spec(tmp_path, network.url)).runs()
-    until(lambda: run.sent().offset > 0)
+    until(lambda: run.run_id is not None)
+    until(lambda: client.get_run(run.run_id).data.metrics)
     os.kill(process, signal.SIGKILL)
     tracker.end("FINISHED")
-    assert run.read(run.sent().offset)[0], "it was done already"
+    assert len(curve(client, only_run(client, tmp_path.name))) < 6000, "it was done already"
     assert drain({"mlflow": spec(tmp_path, network.url)}, 60) is None
     assert senders(tmp_path) != [process]
     is_complete(client, tmp_path.name, {step: float(step) for step in range(6000)})
@@ -383,7 +383,7 @@ def test_a_sender_that_was_killed_is_missed_by_the_run_that_goes_on(network, tmp
     tracker = logger(tmp_path, network.url)
     (process,) = senders(tmp_path)
     os.kill(process, signal.SIGKILL)
-    until(lambda: not Outbox(**spec(tmp_path, network.url)).has_sender)
+    until(lambda: not is_held(Outbox(**spec(tmp_path, network.url)).lock("sender")))
     tracker.log_metrics({"train/loss": 1.0}, 0)
     (another,) = senders(tmp_path)
     assert another != process
@@ -395,11 +395,13 @@ def test_of_many_senders_that_start_at_once_one_goes_on_out_of_reach_of_ctrl_c(n
     outbox = Outbox(**spec(tmp_path, network.url))
     with outbox.lock("sender").acquire():
         tracker = logger(tmp_path, network.url)
-    started = [start_sender(outbox) for _ in range(4)]
-    until(lambda: len(senders(tmp_path)) == 1)
-    assert outbox.has_sender
+    started = []
+    for _ in range(4):
+        start_sender(outbox)
+        started.append(_started.pop(outbox.folder))
+    until(lambda: is_held(outbox.lock("sender")) and len(senders(tmp_path)) == 1)
     (process,) = senders(tmp_path)
-    assert process in [its.pid for its in started if its is not None]
+    assert process in [its.pid for its in started]
     assert os.getpgid(process) == process
     tracker.end("FINISHED")
 
@@ -422,9 +424,9 @@ def test_at_a_searchs_end_no_run_claims_to_run(network, client, tmp_path):
     ended, written = (logger(tmp_path, network.url, key) for key in ("ended", "written"))
     ended.end("FINISHED")
     tracker = {"csv": {}, "mlflow": {**spec(tmp_path, network.url), "ui": "http://ui/"}}
-    said = finish(tracker, tmp_path.name)
-    assert said.line is not None
-    assert f"http://ui/#/experiments/{experiment}/runs" in said.line
+    line, _ = finish(tracker, tmp_path.name)
+    assert line is not None
+    assert f"http://ui/#/experiments/{experiment}/runs" in line
     until(lambda: len(client.search_runs([experiment])) == 3)
     found = {run.data.tags["run_key"]: run.info.status for run in client.search_runs([experiment])}
     assert found == {lost.data.tags["run_key"]: "KILLED", "ended": "FINISHED", "written": "RUNNING"}
@@ -435,48 +437,49 @@ def test_at_a_searchs_end_no_run_claims_to_run(network, client, tmp_path):
 def test_a_searchs_end_says_what_waits(network, tmp_path):
     network.cut = True
     logger(tmp_path, network.url).end("FINISHED")
-    said = finish({"mlflow": spec(tmp_path, network.url)}, tmp_path.name)
-    assert said.line is not None
-    assert network.url in said.line
-    assert finish({"csv": {}}, "search") == Finished()
+    line, pages = finish({"mlflow": spec(tmp_path, network.url)}, tmp_path.name)
+    assert line is not None
+    assert network.url in line
+    assert pages == {}
+    assert finish({"csv": {}}, "search") == (None, {})
 
 
 def test_a_torn_line_is_read_by_nobody_and_followed_by_whole_ones(tmp_path):
-    outbox = Outbox(**spec(tmp_path, "s"))
-    writer = outbox.open("run")
-    writer.append("tags", values={"a": "1"})
-    writer.close()
-    with (writer.path / "records.jsonl").open("ab") as file:
-        file.write(b'\n{"kind":"metr')
-    records, end = writer.read(0)
-    assert [record["kind"] for record in records] == ["tags"]
-    assert writer.read(end)[0] == []
-    writer = outbox.open("run")
-    writer.append("end")
-    writer.close()
-    assert [record["kind"] for record in writer.read(end)[0]] == ["end"]
+    run = Outbox(**spec(tmp_path, "s")).open("run")
+    run.append(0, 1, {"a": 1.0})
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\n[1,2,{"a":')
+    entries, end = run.metrics(0)
+    assert entries == [[0, 1, {"a": 1.0}]]
+    assert run.metrics(end) == ([], end)
+    run.append(2, 3, {})
+    assert run.metrics(end)[0] == [[2, 3, {}]]
 
 
 def test_an_outbox_of_two_stores_is_sent_to_each_its_own(tmp_path):
     for store in ("one", "two"):
-        writer = Outbox(**spec(tmp_path, store)).open(store)
-        writer.close()
+        logger(tmp_path, store, key=store).end("FINISHED")
     assert [run.key for run in Outbox(**spec(tmp_path, "two")).runs()] == ["two"]
 
 
 def test_a_run_that_is_written_is_never_removed(tmp_path):
     outbox = Outbox(**spec(tmp_path, "s"))
-    writer = outbox.open("run")
-    (run,) = outbox.runs()
-    outbox.remove(run)
-    assert run.path.exists()
-    writer.append("end")
-    writer.close()
-    outbox.remove(run)
-    assert run.path.exists()
-    run.note_sent(replace(run.sent(), offset=run.read(0)[1]))
-    outbox.remove(run)
-    assert not run.path.exists()
+    with outbox.lock("sender"):
+        tracker = logger(tmp_path, "s")
+        (run,) = outbox.runs()
+
+        def is_kept(state, offset):
+            outbox.remove(RunFolder(run.path), state, offset)
+            return run.path.exists()
+
+        state = run.state()
+        assert is_kept(state, 0)
+        tracker.log_metrics({"a": 1.0}, 0)
+        tracker.end("FINISHED")
+        _, end = run.metrics(0)
+        assert is_kept(state, end)
+        assert is_kept(run.state(), 0)
+        assert not is_kept(run.state(), end)
 
 
 def test_a_trials_process_does_without_mlflow(tmp_path):

@@ -138,7 +138,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
 def _describe(cfg: DictConfig, trackers: Trackers) -> None:
     """What was asked for, and what it is run with."""
     config = resolved(cfg)
-    trackers.log_file("config.yaml", yaml.safe_dump(config, sort_keys=False))
-    trackers.log_file("environment.yaml", yaml.safe_dump(environment(device_of(cfg)), sort_keys=False))
+    for name, content in {"config": config, "environment": environment(device_of(cfg))}.items():
+        trackers.log_file(f"{name}.yaml", yaml.safe_dump(content, sort_keys=False, encoding="utf-8"))
     del config["search"]  # it is a tag already
     trackers.log_hyperparams(config)

@@ -62,20 +62,20 @@ def read_searches(storage: BaseStorage) -> dict[str, tuple[RecordedVariant, ...]
     return found
 
 
-def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str], str]) -> None:
+def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str], str | None]) -> None:
     """Put into their notes the pages of trials that ended before these were known.
 
     ``pages``: variant and trial's number -> the address of its curves.
     """
     for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        attributes = summary.user_attrs
-        if attributes.get("search") != search:
+        study = summary.user_attrs
+        if study.get("search") != search:
             continue
         for trial in storage.get_all_trials(summary._study_id, deepcopy=False, states=[TrialState.COMPLETE]):
-            page = pages.get((attributes["variant"], str(trial.number)))
-            if page is not None and trial.user_attrs["page"] is None:
-                verdict = in_words(trial.user_attrs["reason"], trial.user_attrs["step"])
-                write_trial_note(storage, summary._study_id, trial, attributes, page, verdict)
+            page, its = pages.get((study["variant"], str(trial.number))), trial.user_attrs
+            if page is not None and its["page"] is None:
+                verdict = in_words(its["reason"], its["step"])
+                write_trial_note(storage, summary._study_id, trial, study, page, verdict)
 
 
 def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:

@@ -1,33 +1,49 @@
-"""Takes records off an outbox and gives them to MLflow, in batches, as often as it takes."""
+"""Makes runs in MLflow what the outbox says. Doing so twice has the same effect as once."""
 
+import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import dropwhile
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
+from redline.database import first_opening, make_whole
 from redline.tracked_runs import RUN_KEY, all_runs
-from redline.training.outbox.delivery import Delivery
-from redline.training.outbox.folder import Outbox, Record, RunFolder, Sent
-from redline.training.outbox.store import in_one_line, open_experiment, open_store
+from redline.training.outbox import BATCH, Outbox, RunFolder, RunState, is_held, without_password
 
 _POLL = 0.2  # seconds
 _RETRY = 3.0  # seconds until a store that took nothing is asked again
 _LINGER = 5.0  # seconds without a run until the sender ends: a search's next trial is soon there
+_AT_MOST = {"metrics": 1000, "params": 100, "tags": 100}  # what MLflow takes in one call
+# MLflow's codes for what it will never take. Other errors may be temporary.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST"}
+
+
+@dataclass
+class _Sent:
+    """What this sender has sent of a run."""
+
+    run_id: str  # MLflow's
+    offset: int = 0  # bytes of the metrics
+    state: RunState | None = None
+    due: float = 0.0  # when it is looked at again while it is written
 
 
 class Sender:
     """The one that sends what the outbox holds; it has the outbox's lock ``sender``.
 
-    After a failure it is not known whether the store took what it was given, so it is given again:
+    What a killed sender sent, and what the store may have taken though it failed, is sent again:
     for MLflow, metrics equal in key, step, time and value are one, and so are tags, parameters and artifacts.
     """
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
-        self._due: dict[str, float] = {}  # run's key -> when its next batch is to be sent
-        self._active = time.monotonic()  # when something was sent or written last
+        self._sent: dict[str, _Sent] = {}  # by the run's key
+        self._active = time.monotonic()  # when a run was written or sent last
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -39,80 +55,128 @@ class Sender:
         while True:
             wait = _POLL
             try:
-                while self.step():
-                    pass
+                self.step()
             # Drivers, proxies and servers raise many kinds of errors; any may be temporary.
             except Exception as error:  # noqa: BLE001
                 self.outbox.note_trouble(in_one_line(error))
                 wait = _RETRY
             runs = self.outbox.runs()
-            if any(run.is_open for run in runs):
+            if any(is_held(run.writing) for run in runs):
                 self._active = time.monotonic()
             if time.monotonic() - self._active > (self.outbox.send_timeout if runs else _LINGER):
                 return
             time.sleep(wait)
 
-    def step(self) -> bool:
-        """Send a batch of every run that has one; whether there was one."""
-        return any([self._send(run) for run in self.outbox.runs()])
+    def step(self) -> None:
+        """Send a batch of every run that is due."""
+        for run in self.outbox.runs():
+            is_open = is_held(run.writing)  # asked first: what is written later is sent later
+            sent = self._sent.get(run.key)
+            if not is_open or sent is None or time.monotonic() > sent.due:
+                self._send(run, is_open)
+                self._active = time.monotonic()
 
-    def end_forgotten(self, experiment: str) -> list[Run]:
-        """Mark as KILLED what claims to run and is not written here: its machine is gone.
+    def _send(self, run: RunFolder, is_open: bool) -> None:
+        state = run.state()
+        assert state is not None
+        if run.key not in self._sent:
+            self._sent[run.key] = _Sent(self._find_or_create(state))
+        sent = self._sent[run.key]
+        (run.path / "run_id").write_text(sent.run_id)
+        entries, offset = run.metrics(sent.offset)
+        values = [(key, value, at, step) for step, at, its in entries for key, value in its.items()]
+        self._log(run, "metrics", [Metric(*value) for value in values])
+        is_all, sent.offset = offset - sent.offset < BATCH, offset
+        for path in sorted(run.files.rglob("*.*")):
+            if path.suffix != ".tmp":  # else it is not whole
+                folder = None if path.parent == run.files else str(path.parent.relative_to(run.files))
+                self._give(run, path.name, self.client.log_artifact, str(path), folder)
+                path.unlink()
+        if not is_all:
+            return
+        sent.due = time.monotonic() + self.outbox.send_every
+        killed = state.status == "RUNNING" and not is_open
+        self._give_state(run, replace(state, status="KILLED") if killed else state)
+        if not is_open:
+            # A creation that was answered too late, and tried again, has left a second one.
+            for twin in self._find(state):
+                if twin != sent.run_id:
+                    self.client.delete_run(twin)
+            self.outbox.remove(run, state, offset)
+            del self._sent[run.key]
 
-        Gives the experiment's runs. Raises where the store does not answer.
+    def _find_or_create(self, state: RunState) -> str:
+        if runs := self._find(state):
+            return runs[0]
+        found = self.client.get_experiment_by_name(state.experiment)
+        # A server has a place for artifacts.
+        place = None if self.client.tracking_uri.startswith("http") else self.outbox.artifact_location
+        experiment = found.experiment_id if found else self.client.create_experiment(state.experiment, place)
+        return self.client.create_run(experiment, state.began, dict(state.tags), state.name).info.run_id
+
+    def _find(self, state: RunState) -> list[str]:
+        """The ids of MLflow's runs with this key."""
+        where = f"tags.{RUN_KEY} = '{state.tags[RUN_KEY]}'"
+        return [its.info.run_id for its in all_runs(self.client, state.experiment, where)]
+
+    def _give_state(self, run: RunFolder, state: RunState) -> None:
+        """A resumed run keeps the parameters it began with, which MLflow does not let one change; each that
+        is different now is a tag ``changed/<parameter>``.
         """
-        written = {run.key for run in self.outbox.runs()}
-        runs = all_runs(self.client, experiment)
-        for run in runs:
-            if run.info.status == "RUNNING" and run.data.tags.get(RUN_KEY) not in written:
-                self.client.set_terminated(run.info.run_id, "KILLED")
-        return runs
+        sent = self._sent[run.key]
+        if state == sent.state:
+            return
+        before = self.client.get_run(sent.run_id).data.params
+        changed = {key: value for key, value in state.params.items() if before.get(key, value) != value}
+        tags = {**state.tags, **{f"changed/{key}": value for key, value in changed.items()}}
+        self._log(run, "params", [Param(*its) for its in state.params.items() if its[0] not in before])
+        self._log(run, "tags", [RunTag(*its) for its in tags.items()])
+        if state.status == "RUNNING":  # for MLflow, a run that is resumed had ended
+            self._give(run, "start", self.client.update_run, state.status)
+        else:
+            self._give(run, "end", self.client.set_terminated, state.status, state.ended)
+        sent.state = state
 
-    def _send(self, run: RunFolder) -> bool:
-        is_open, sent = run.is_open, run.sent()  # in this order: what comes later is sent later
-        if is_open and time.monotonic() < self._due.get(run.key, 0.0):
+    def _log(self, run: RunFolder, kind: str, items: list[Any]) -> None:
+        """One by one where one of them is refused."""
+        for start in range(0, len(items), _AT_MOST[kind]):
+            batch = items[start : start + _AT_MOST[kind]]
+            if not self._give(run, None, self.client.log_batch, **{kind: batch}):
+                for its in batch:
+                    what = f"{kind}: {its.key} at step {getattr(its, 'step', None)}"
+                    self._give(run, what, self.client.log_batch, **{kind: [its]})
+
+    def _give(
+        self, run: RunFolder, what: str | None, call: Callable[..., Any], *told: Any, **more: Any
+    ) -> bool:
+        """Whether MLflow takes it. ``what`` is noted where it never will, and left out."""
+        try:
+            call(self._sent[run.key].run_id, *told, **more)
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            if what is not None:
+                with (self.outbox.folder / "refused.txt").open("a") as file:
+                    file.write(f"{run.key}: {what}: {in_one_line(error)}\n")
             return False
-        records, offset = run.read(sent.offset)
-        if offset == sent.offset:
-            self._due[run.key] = time.monotonic() + self.outbox.send_every
-            if not is_open:
-                self._forget(run, sent)
-            return False
-        run_id, ended = sent.run_id, sent.ended
-        if run_id is None:
-            records = list(dropwhile(lambda record: record["kind"] != "start", records))
-        if records:
-            run_id, ended = run_id or self._find_or_create(run, records[0]), records[-1]["kind"] == "end"
-            Delivery(self.client, run_id, run).give(records)
-        run.note_sent(Sent(offset, run_id, ended))
-        for record in records:
-            if record["kind"] == "artifact":
-                run.file(record["name"]).unlink(missing_ok=True)
-        self._active = time.monotonic()
         return True
 
-    def _forget(self, run: RunFolder, sent: Sent) -> None:
-        """All is sent, and no process writes any more."""
-        if sent.run_id is not None:
-            if not sent.ended:  # its process was killed
-                end = {"kind": "end", "status": "KILLED", "time": None}
-                Delivery(self.client, sent.run_id, run).give([end])
-            # A creation that was answered too late, and tried again, has left a second one.
-            experiment = self.client.get_run(sent.run_id).info.experiment_id
-            for twin in set(self._find(experiment, run)) - {sent.run_id}:
-                self.client.delete_run(twin)
-        self.outbox.remove(run)
-        self._active = time.monotonic()
 
-    def _find_or_create(self, run: RunFolder, start: Record) -> str:
-        experiment = open_experiment(self.client, start["experiment"], self.outbox.artifact_location)
-        if found := self._find(experiment, run):
-            return found[0]
-        tags = {**start["tags"], RUN_KEY: run.key}
-        return self.client.create_run(experiment, start["time"], tags, start["name"]).info.run_id
+def open_store(tracking_uri: str) -> MlflowClient:
+    """A client of the store, whose tables are there. Raises whatever the driver does where it is not."""
+    # We retry ourselves: MLflow's own retries would take minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    if not tracking_uri.startswith("http"):
+        with first_opening(tracking_uri):
+            make_whole(tracking_uri, lambda uri: MlflowClient(uri).search_experiments(max_results=1))
+            MlflowClient(tracking_uri).search_experiments(max_results=1)
+    return MlflowClient(tracking_uri)
 
-    def _find(self, experiment: str, run: RunFolder) -> list[str]:
-        """The ids of MLflow's runs with this key, the oldest first."""
-        where = f"tags.{RUN_KEY} = '{run.key}'"
-        found = self.client.search_runs([experiment], where, order_by=["attributes.start_time ASC"])
-        return [its.info.run_id for its in found]
+
+def in_one_line(error: BaseException) -> str:
+    """The first error's message, without a password: clients wrap it in long ones."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    words = without_password(" ".join(str(error).split())) or type(error).__name__
+    return words if len(words) < 200 else f"{words[:200]}…"

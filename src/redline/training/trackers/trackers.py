@@ -55,11 +55,11 @@ class Trackers:
         for logger in self.loggers:
             getattr(logger, "set_tags", logger.log_hyperparams)(dict(tags))
 
-    def log_file(self, name: str, text: str) -> None:
+    def log_file(self, name: str, content: bytes) -> None:
         """A file beside the curves."""
         for logger in self.loggers:
             if hasattr(logger, "log_file"):
-                logger.log_file(name, text)
+                logger.log_file(name, content)
 
     def end(self, status: str) -> None:
         """``status``: FINISHED, FAILED or KILLED. Waits for no store: `outbox.drain` does."""
