@@ -9,14 +9,14 @@ if TYPE_CHECKING:  # takes seconds to import
 RUN_KEY = "run_key"  # the tag by which a run is found, even if MLflow's answer to its creation was lost
 
 
-def all_runs(client: "MlflowClient", experiment: str) -> "list[Run]":
-    """None where there is no such experiment. Raises MlflowException where the store does not answer."""
+def all_runs(client: "MlflowClient", experiment: str, where: str = "") -> "list[Run]":
+    """None where there is no such experiment. ``where``: MLflow's filter. Raises MlflowException where the store does not answer."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
-    page = client.search_runs([found.experiment_id])
+    page = client.search_runs([found.experiment_id], where)
     runs = list(page)
     while page.token:
-        page = client.search_runs([found.experiment_id], page_token=page.token)
+        page = client.search_runs([found.experiment_id], where, page_token=page.token)
         runs += page
     return runs

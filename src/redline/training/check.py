@@ -53,8 +53,8 @@ def check_parts(cfg: DictConfig) -> None:
         raise UserError("divergence.forecast=end: the monitor reads nothing; allowed: warn, off, or taps")
     _check_schedule(cfg)
     with torch.device("meta"):
-        parameters = sum(its.numel() for its in build_model(cfg).parameters())
-    _check_memory(cfg, parameters)
+        model = build_module(cfg).model
+    _check_memory(cfg, sum(its.numel() for its in model.parameters()))
 
 
 def _check_schedule(cfg: DictConfig) -> None:

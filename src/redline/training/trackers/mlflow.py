@@ -17,6 +17,7 @@ import numpy as np
 from filelock import Timeout
 from lightning.pytorch.loggers import Logger
 
+from redline.bounds import Positive
 from redline.files import atomic_write
 from redline.tracked_runs import RUN_KEY
 from redline.training.outbox import Outbox, RunState, start_sender
@@ -34,9 +35,19 @@ class MLFlowOutboxLogger(Logger):
     ``<metric>/non_finite`` to 1 at its step.
     """
 
-    def __init__(self, *, run: TrackedRun, **outbox: Any) -> None:
+    def __init__(
+        self,
+        *,
+        run: TrackedRun,
+        outbox: str,
+        tracking_uri: str,
+        artifact_location: str,
+        send_every: Positive,
+        send_timeout: Positive,
+        ui: str | None,
+    ) -> None:
         super().__init__()
-        self._outbox = Outbox(**outbox)
+        self._outbox = Outbox(outbox, tracking_uri, artifact_location, send_every, send_timeout, ui)
         try:
             self._folder = self._outbox.open(run.key)
         except Timeout:  # another process resumes from the same checkpoint
