@@ -10,7 +10,7 @@ RUN_KEY = "run_key"  # the tag by which a run is found, even if MLflow's answer 
 
 
 def all_runs(client: "MlflowClient", experiment: str, where: str = "") -> "list[Run]":
-    """None where there is no such experiment. ``where``: MLflow's filter. Raises MlflowException where the store does not answer."""
+    """None where there is no such experiment. ``where``: MLflow's filter. Raises MlflowException."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []

@@ -383,7 +383,7 @@ def test_a_sender_that_was_killed_is_missed_by_the_run_that_goes_on(network, tmp
     tracker = logger(tmp_path, network.url)
     (process,) = senders(tmp_path)
     os.kill(process, signal.SIGKILL)
-    until(lambda: not is_held(Outbox(**spec(tmp_path, network.url)).lock("sender")))
+    until(lambda: _started[Outbox(**spec(tmp_path, network.url)).folder].poll() is not None)
     tracker.log_metrics({"train/loss": 1.0}, 0)
     (another,) = senders(tmp_path)
     assert another != process
