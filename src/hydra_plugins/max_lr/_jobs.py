@@ -20,7 +20,7 @@ from redline.errors import UnfinishedSearchError, UserError
 from redline.search import Search, SearchResult
 from redline.search.console.display import Display
 from redline.search.engine import begin, make_console, show_result
-from redline.search.store import open_storage
+from redline.search.store import check_storage, open_storage
 from redline.search.store.searches import finished_results, forget_end
 from redline.search.workers.cluster_job import run_command
 from redline.search.workers.pool import Pool, Slot
@@ -37,6 +37,7 @@ def search_by_jobs(
     Raises UserError where a job met one, UnfinishedSearchError where the jobs ended before the search did,
     and KeyboardInterrupt.
     """
+    check_storage(search.options.storage, f"{search.prefix}storage")
     begun = begin(search, Pool([Slot(0, None)]))
     name, options = begun.name, search.options
     launcher = config.hydra.runtime.choices["hydra/launcher"]

@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.max_lr._overrides import split, varied
 from hydra_plugins.max_lr.config import CommandLine, split_settings
+from redline.commands.written_settings import save
 from redline.config import check_keys
 from redline.errors import UserError
+from redline.files import check_writable
 from redline.search import AtEnd, Options, Search, SearchResult, Variant
 from redline.search.policy.cost import cost_text
+from redline.secrets import without_password
 from redline.stability import rule_specs
 from redline.training.trainable import Training
 
@@ -35,6 +38,7 @@ def search(
     options, command = split_settings(settings)
     here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
     _check(command, here)
+    check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
     loader = hydra_context.config_loader
     ladder, choices = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
     keys = varied(arguments, loader, options.key)
@@ -109,7 +113,7 @@ def _place(config: DictConfig, name: str) -> Path:
     directory = Path(config.hydra.sweep.dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     asked_for = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.save(asked_for, directory / "multirun.yaml")
+    save(asked_for, directory / "multirun.yaml")
     return directory
 
 
@@ -134,7 +138,7 @@ def _variants(
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         variants.append(
             Variant(
-                name=", ".join([norm, *(f"{name}={values[name]}" for name in keys)]),
+                name=", ".join([norm, *(f"{name}={without_password(values[name])}" for name in keys)]),
                 trainable=Training(cfg, key),
                 rules=rule_specs(plain["divergence"]),
                 first_seed=cfg.seed,

@@ -1,13 +1,16 @@
-"""What Hydra calls before it makes a run's folder."""
+"""What Hydra calls before it makes a run's folder, and when it has made it."""
 
 import copy
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from redline.command_line import user_errors
+from redline.commands.written_settings import write_settings
 from redline.config import check_keys
+from redline.files import check_writable
 
 
 class CheckFirst(Callback):
@@ -24,4 +27,10 @@ class CheckFirst(Callback):
         with user_errors():
             check_keys(cfg)
             check(cfg)
+            HydraConfig.instance().set_config(config)  # which the folder's name asks
+            check_writable(config.hydra.run.dir, "hydra.run.dir")
             open_corpus(cfg)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with user_errors():
+            write_settings(config)

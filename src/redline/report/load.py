@@ -14,48 +14,55 @@ from redline.report.curves import open_curves
 from redline.report.search import Curves, Run, Search, Variant
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
 from redline.search.store.record import RecordedTrial, RecordedVariant, read_searches
-from redline.search.store.storage import open_storage
+from redline.search.store.storage import check_storage, open_storage
+from redline.secrets import without_password
 
 _TIMEOUT = 10.0  # seconds that a storage which goes away is waited for
 _NAMED = 10  # searches that an error names
 
 
 def load_search(
-    name: str | None = None, *, storage: str | None = None, tracking_uri: str | None = None
+    name: str | None = None,
+    *,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    prefix: str = "",
 ) -> Search:
     """The search ``name``, or the latest one, finished or not; curves are read when they are asked for.
 
     ``storage`` (Optuna's) and ``tracking_uri`` (MLflow's; ``none`` for no curves) are by default where the
-    configuration puts them. Raises UserError for an unknown name or storage.
+    configuration puts them. Raises UserError for an unknown name or storage; ``prefix`` comes before an
+    argument's name in the message.
     """
     uri = tracking_uri or shipped("tracker/mlflow").tracking_uri
     curves = open_curves(None if uri == "none" else uri)
-    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, curves, name)
+    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, curves, name, f"{prefix}storage")
 
 
-def search_in(storage: str, curves: Curves, name: str | None = None) -> Search:
-    """As `load_search`, with any curves."""
-    known = read_searches(_open(storage))
-    variants = known[_choose(name, known, storage)]
+def search_in(storage: str, curves: Curves, name: str | None = None, key: str = "storage") -> Search:
+    """As `load_search`, with any curves; ``key``: what the user calls the storage."""
+    named = f"{key}={without_password(storage)}"
+    known = read_searches(_open(storage, key, named))
+    variants = known[_choose(name, known, named)]
     its = variants[0]
     shown = tuple(_variant(variant, curves) for variant in variants)
     return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)
 
 
-def _open(url: str) -> BaseStorage:
+def _open(url: str, key: str, named: str) -> BaseStorage:
     if url.startswith("sqlite:"):
         file = make_url(url).database
         # Opening it would make it.
         if file is None or not Path(file).is_file():
-            raise UserError(f"storage={url}: not there; allowed: the storage of a search that was run")
-    return open_storage(url, _TIMEOUT)
+            raise UserError(f"{named}: not there; allowed: the storage of a search that was run")
+    check_storage(url, key)
+    return open_storage(url, _TIMEOUT, key)
 
 
-def _choose(name: str | None, known: Mapping[str, Any], storage: str) -> str:
+def _choose(name: str | None, known: Mapping[str, Any], named: str) -> str:
     names = list(known)
     if not names:
-        shown = make_url(storage).render_as_string(hide_password=True)
-        raise UserError(f"storage={shown}: holds no search; allowed: the storage of a search that was run")
+        raise UserError(f"{named}: holds no search; allowed: the storage of a search that was run")
     if name is None:
         return names[-1]
     if name not in known:

@@ -5,7 +5,7 @@ there to MLflow, as often as it takes, and ends by itself. So a store that is sl
 ends training, and what was logged arrives later, whichever process is killed.
 """
 
-from redline.training.outbox.folder import Outbox, run_page, without_password
+from redline.training.outbox.folder import Outbox, run_page
 from redline.training.outbox.process import drain, finish, start_sender
 
-__all__ = ["Outbox", "drain", "finish", "run_page", "start_sender", "without_password"]
+__all__ = ["Outbox", "drain", "finish", "run_page", "start_sender"]

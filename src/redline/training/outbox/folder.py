@@ -6,7 +6,6 @@ skipped. A killed sender may have sent a batch without noting it; that one is se
 """
 
 import json
-import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
+
+from redline.secrets import without_password
 
 Record = dict[str, Any]
 
@@ -168,11 +169,6 @@ class RunWriter(RunFolder):
     def close(self) -> None:
         self._file.close()
         self._lock.release()
-
-
-def without_password(text: str) -> str:
-    """``text`` with what stands before the @ of a URL hidden."""
-    return re.sub(r"//\S*@", "//***@", text)
 
 
 def run_page(ui: str, run_id: str) -> str:

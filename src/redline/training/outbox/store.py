@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from redline.database import first_opening, make_whole
-from redline.training.outbox.folder import without_password
+from redline.secrets import without_password
 
 
 def open_store(tracking_uri: str) -> MlflowClient:

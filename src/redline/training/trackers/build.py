@@ -6,9 +6,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from redline.errors import UserError
+from redline.files import check_writable
+from redline.stores import check_tracking_uri
 from redline.training.trackers.trackers import TrackedRun, Trackers
-
-_STORES = ("http://", "https://", "sqlite://", "postgresql", "mysql", "mssql", "databricks")
 
 
 def check_trackers(trackers: DictConfig) -> None:
@@ -23,13 +23,11 @@ def check_trackers(trackers: DictConfig) -> None:
                 f"tracker={name}: needs the package {package}, which is not installed; "
                 f"install it with pip install 'redline[{name}]'"
             )
-        uri = spec.get("tracking_uri", _STORES[0])
-        if not uri.startswith(_STORES):
-            shown = uri.rpartition("@")[2]
-            raise UserError(
-                f"tracker.{name}.tracking_uri={shown}: allowed: sqlite:///PATH, "
-                "postgresql://USER:PASSWORD@HOST/DATABASE or http://HOST:PORT"
-            )
+        for key in ("save_dir", "outbox"):
+            if key in spec:
+                check_writable(spec[key], f"tracker.{name}.{key}")
+        if "tracking_uri" in spec:
+            check_tracking_uri(str(spec["tracking_uri"]), f"tracker.{name}.tracking_uri")
 
 
 def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
