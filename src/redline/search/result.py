@@ -3,14 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, MinLen
 
 from redline.errors import UserError
 from redline.files import atomic_write
 
 VERSION = 1  # of the file's form; files without one are older and lack some fields
+_AS_WRITTEN = {"strict": True, "allow_inf_nan": False}  # how pydantic reads it
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class VariantResult:
     censored search has no answer, nor has one with runs left open between the ends.
     """
 
+    __pydantic_config__: ClassVar[Any] = _AS_WRITTEN
+
     max_stable_lr: float | None
     first_diverged_lr: float | None
     censored: Literal["above", "below"] | None
@@ -28,9 +33,9 @@ class VariantResult:
     val_loss: float | None  # at max_stable_lr, mean over seeds
     best_lr: float | None
     best_val_loss: float | None
-    trials: int
-    optimizer_steps: int
-    grid_steps: int  # of every rung and every seed at full length
+    trials: Annotated[int, Ge(0)]
+    optimizer_steps: Annotated[int, Ge(0)]
+    grid_steps: Annotated[int, Ge(0)]  # of every rung and every seed at full length
     first_diverged_step: int | None = None
     max_stable_lr_90: tuple[float, float] | None = None
     val_losses: Mapping[str, float] = field(default_factory=dict)  # seed -> val_loss
@@ -45,8 +50,8 @@ class VariantResult:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
-        """Raises TypeError for what is no entry."""
-        return cls(**_typed(cls, entry))
+        """Raises ValueError for what is no entry."""
+        return _reader(VariantResult).validate_json(json.dumps(entry))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,10 +61,12 @@ class VariantResult:
 class SearchResult:
     """``key`` names what was searched, in the settings; ``label`` does for readers."""
 
+    __pydantic_config__: ClassVar[Any] = _AS_WRITTEN
+
     search: str
-    ladder: tuple[float, ...]
-    seeds: int
-    variants: Mapping[str, VariantResult]
+    ladder: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
+    seeds: Annotated[int, Ge(1)]
+    variants: Annotated[Mapping[str, VariantResult], MinLen(1)]
     key: str = "lr"
     label: str = "LR"
 
@@ -88,15 +95,22 @@ class SearchResult:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{role}={path}: no such file; {allowed}") from None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise UserError(f"{role}={path}: not a file of JSON; {allowed}") from None
+        version = content.get("version", VERSION) if isinstance(content, dict) else VERSION
+        if version != VERSION:
+            raise UserError(f"{role}={path}: version={version!r}: unknown; allowed: {VERSION}")
         try:
-            found = cls(**_typed(cls, content))
-            if not found.ladder or found.seeds < 1:
-                raise TypeError("asks for no run")
-            return found
-        except (TypeError, AttributeError):
-            raise UserError(f"{role}={path}: not the result of a search; {allowed}") from None
+            return _reader(SearchResult).validate_json(json.dumps(content))
+        except ValueError as error:
+            raise UserError(f"{role}={path}: {_first_fault(error)}; {allowed}") from None
+
+
+def _first_fault(error: Any) -> str:
+    """Of pydantic's: the key, and what is wrong with its value."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    return f"{key}: {fault['msg']}" if key else "not the result of a search"
 
 
 def spelled_out(label: str) -> str:
@@ -104,24 +118,9 @@ def spelled_out(label: str) -> str:
     return label.replace("LR", "learning rate")
 
 
-def _typed(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON holds of a dataclass's fields, with tuples for lists. Raises TypeError for another type."""
-    hints = get_type_hints(cls)
-    return {name: _as(hints[name], value) for name, value in content.items() if name in hints}
+@cache
+def _reader(cls: type) -> Any:
+    """Of JSON: no text for a number, no infinity; keys that it does not know are left out."""
+    from pydantic import TypeAdapter  # takes a moment, and few commands read a result
 
-
-def _as(hint: Any, value: Any) -> Any:
-    kind, inner = get_origin(hint), get_args(hint)
-    if NoneType in inner:
-        return None if value is None else _as(inner[0], value)
-    if kind is tuple and isinstance(value, list) and (... in inner or len(value) == len(inner)):
-        return tuple(_as(inner[0], its) for its in value)
-    if kind is Mapping and isinstance(value, dict):
-        return {_as(inner[0], key): _as(inner[1], its) for key, its in value.items()}
-    if hint is VariantResult:
-        return VariantResult.from_dict(value)
-    if (kind is Literal and value in inner) or (hint is float and isinstance(value, int | float)):
-        return value
-    if kind is None and isinstance(value, hint):
-        return value
-    raise TypeError(f"{value!r} is no {hint}")
+    return TypeAdapter(cls)
