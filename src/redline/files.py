@@ -31,9 +31,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def check_writable(folder: str | Path, key: str) -> None:
     """Raise UserError, naming ``key``, where ``folder`` cannot be made or written; leaves nothing."""
     if (why := why_unwritable(folder)) is not None:
-        raise UserError(
-            f"{key}={folder}: cannot be made or written ({why}); allowed: a folder that can be written"
-        )
+        raise UserError(f"{key}={folder}: cannot be made or written ({why}); allowed: a writable folder")
 
 
 def why_unwritable(folder: str | Path) -> str | None:

@@ -34,7 +34,7 @@ def nested(depth: int) -> str:
         ("half.jsonl", '{"text": "\\ud800"}', "is not UTF-8"),
         ("n" * 300 + ".txt", None, "cannot be read"),
         ("memory.txt", Path("/proc/self/mem"), "cannot be read"),
-        ("loop.txt", Path("loop.txt"), "cannot be read"),
+        ("loop.txt", Path("loop.txt"), "no such file"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
 )

@@ -131,7 +131,7 @@ def _variants(
         cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
         norm = cfg.hydra.runtime.choices["norm"]
-        values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen)
+        values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen if "=" in override)
         with open_dict(cfg):
             del cfg["hydra"]
         check_keys(cfg)
