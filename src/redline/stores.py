@@ -23,11 +23,11 @@ _SQLITE = b"SQLite format 3\0"  # how such a file begins
 _REACHED_WITHIN = 8.0  # seconds in which a server must take a first connection
 
 
-def check_database(url: str, key: str, *, makes_folder: bool = False) -> URL:
+def check_database(url: str, key: str, home: Path | None = None) -> URL:
     """Raise UserError for what is no database's URL, and for an SQLite file that cannot be opened or made.
 
-    ``key``: what the user calls it. No server is asked, nothing is left. ``makes_folder``: whether an SQLite
-    file's folder, where it is relative, is made later.
+    ``key``: what the user calls it. No server is asked, nothing is left. ``home``: a folder that need not be
+    there yet.
     """
     escape = f"{key}: does not open (a space, or an @ in a name or password); {ALLOWED}, with %20 and %40"
     if re.search(r"\s", url) and not url.startswith("sqlite"):
@@ -39,7 +39,7 @@ def check_database(url: str, key: str, *, makes_folder: bool = False) -> URL:
     except (ArgumentError, ValueError) as error:
         raise UserError(f"{name}: does not open (not a database's URL); {ALLOWED}") from error
     if parsed.get_backend_name() == "sqlite":
-        why = _why_no_sqlite(parsed, makes_folder)
+        why = _why_no_sqlite(parsed, home)
         if why is not None:
             raise UserError(f"{name}: does not open ({why}); {ALLOWED}")
     # Such a password would be taken for a part of the host's name, and shown as that.
@@ -48,12 +48,12 @@ def check_database(url: str, key: str, *, makes_folder: bool = False) -> URL:
     return parsed
 
 
-def check_tracking_uri(uri: str, key: str) -> None:
+def check_tracking_uri(uri: str, key: str, home: Path | None = None) -> None:
     """Raise UserError for what is no address of an MLflow store. No server is asked."""
     if not uri.startswith((*_SERVERS, *_DATABASES)):
         raise UserError(f"{key}={without_password(uri)}: {ALLOWED} or http://HOST:PORT")
     if not uri.startswith(_SERVERS):
-        check_database(uri, key, makes_folder=True)
+        check_database(uri, key, home)
 
 
 def reach_store(uri: str) -> None:
@@ -100,7 +100,7 @@ def _within_seconds(connect: Callable[[], object]) -> None:
         raise errors[0]
 
 
-def _why_no_sqlite(url: URL, makes_folder: bool) -> str | None:
+def _why_no_sqlite(url: URL, home: Path | None) -> str | None:
     path = Path((url.database or "").removeprefix("file:"))
     if not url.database or url.database == ":memory:":
         return None
@@ -111,7 +111,7 @@ def _why_no_sqlite(url: URL, makes_folder: bool) -> str | None:
             return None if begin in (b"", _SQLITE) else "not a database"
         if path.exists():
             return "not a file"
-        if not path.parent.is_dir() and not (makes_folder and not path.is_absolute()):
+        if not path.parent.is_dir() and (home is None or path.parent.absolute() != home.absolute()):
             return f"{path.parent}: no such folder"
     except OSError as error:
         return error.strerror

@@ -1,6 +1,7 @@
 """`redline send`: what waits in MLflow's outbox is sent."""
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -33,7 +34,7 @@ def _send(cfg: DictConfig) -> None:
         from redline.training.outbox import drain
 
         uri, key = cfg.tracker.mlflow.tracking_uri, "tracker.mlflow.tracking_uri"
-        check_tracking_uri(uri, key)
+        check_tracking_uri(str(uri), key, Path(cfg.tracker.mlflow.outbox).parent)
         try:
             reach_store(uri)
         # Whatever the driver or the network raises, it is this address.

@@ -67,7 +67,7 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     KeyboardInterrupt.
     """
     search.check()  # before a process is started
-    check_storage(search.options.storage, f"{search.prefix}storage")
+    check_storage(search.options.storage, f"{search.prefix}storage", search.home)
     slots, threads, note = make_slots(search.options.workers, search.accelerator)
     if note is not None:
         print(f"note: {note}", flush=True)

@@ -1,5 +1,6 @@
 """From a URL to a storage that is open."""
 
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,9 +17,9 @@ from redline.stores import ALLOWED, check_database, reach
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def check_storage(url: str, key: str = "storage") -> None:
+def check_storage(url: str, key: str = "storage", home: Path | None = None) -> None:
     """Raise UserError, before anything is made, where ``url`` does not open or answer."""
-    parsed = check_database(url, key, makes_folder=True)
+    parsed = check_database(url, key, home)
     if parsed.get_backend_name() != "sqlite":
         try:
             reach(parsed)

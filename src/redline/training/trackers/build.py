@@ -1,6 +1,7 @@
 """From the configuration's trackers to loggers."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -27,7 +28,8 @@ def check_trackers(trackers: DictConfig) -> None:
             if key in spec:
                 check_writable(spec[key], f"tracker.{name}.{key}")
         if "tracking_uri" in spec:
-            check_tracking_uri(str(spec["tracking_uri"]), f"tracker.{name}.tracking_uri")
+            home = Path(spec["outbox"]).parent if "outbox" in spec else None
+            check_tracking_uri(str(spec["tracking_uri"]), f"tracker.{name}.tracking_uri", home)
 
 
 def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
