@@ -16,7 +16,7 @@ def test_a_jobs_words_refer_to_its_environment(monkeypatch: pytest.MonkeyPatch) 
         "-m",
         "norm=qk",
         "hydra.sweeper.storage='postgresql://me:hunter2@h/d'",
-        "tracker.mlflow.tracking_uri=postgresql://me:hunter2@h/d?x=1",
+        "tracker.mlflow.tracking_uri='postgresql://me:hunter2@h/d?x=1'",
     ]
     hidden = take_out_passwords(words)
     assert "hunter2" not in str(hidden)

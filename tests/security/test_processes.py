@@ -44,7 +44,7 @@ def test_what_is_printed_last_arrives() -> None:
 
 
 def test_a_background_job_of_a_script_hears_ctrl_c() -> None:
-    code = "print('up', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(7)"
+    code = "\ntry: print('up', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(7)"
     process = python(code, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"

@@ -88,7 +88,7 @@ def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraConte
         hydra_context=hydra_context, task_function=task, config=masked(config)
     )
     # Hydra composes a configuration a job: only its folder matters, and that no copy of it is kept.
-    overrides = [named, "hydra.sweep.subdir=.", "hydra.output_subdir=null"]
+    overrides = [named, "hydra.sweep.subdir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
     try:
         ended = launcher.launch([overrides] * count, initial_job_idx=0)
     # Launchers raise many kinds of errors: no srun, an unknown partition, a lost node.
