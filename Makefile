@@ -33,7 +33,7 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 	@touch $@
 
 run: setup ## the demo: search the largest stable LR of four variants on Shakespeare (about 6 minutes on 2 cores)
-	$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
+	@$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
 
 test: setup ## all tests
 	$(PY) -m pytest
@@ -75,17 +75,20 @@ gate: setup ## has anything got worse since a stored search? make gate BASELINE=
 	@test -n "$(BASELINE)" || { echo "error: BASELINE: not given; allowed: the path of a stored result.json"; exit 2; }
 	$(REDLINE) gate "$(BASELINE)" $(if $(NEW),"$(NEW)") $(ARGS)
 
+# By the environment: as an argument everybody on the machine could read a password in it.
+ui: export MLFLOW_BACKEND_STORE_URI := $(or $(TRACKING_URI),$(MLFLOW_BACKEND_STORE_URI))
 ui: setup ## MLflow's UI on what was tracked: make ui TRACKING_URI=postgresql://USER:PASSWORD@HOST/DATABASE
-	$(REDLINE) ui $(if $(TRACKING_URI),--tracking-uri '$(TRACKING_URI)')
+	@$(REDLINE) ui
 
+dashboard: export REDLINE_STORAGE := $(or $(STORAGE),$(REDLINE_STORAGE))
 dashboard: setup ## Optuna's dashboard on the searches: make dashboard STORAGE=postgresql://USER:PASSWORD@HOST/DATABASE
-	$(REDLINE) dashboard $(if $(STORAGE),'$(STORAGE)')
+	@$(REDLINE) dashboard
 
 report: setup ## one HTML page on a search: make report SEARCH=NAME (default: the latest)
 	$(REDLINE) report $(if $(SEARCH),"$(SEARCH)")
 
 send: setup ## send what waits in mlruns/outbox to MLflow: make send ARGS="tracker.mlflow.tracking_uri=…"
-	$(REDLINE) send $(ARGS)
+	@$(REDLINE) send $(ARGS)
 
 screenshots: setup ## the README's pictures, of a search: make screenshots SEARCH=NAME (needs chromium and chromedriver)
 	PYTHONPATH=src:tests $(PY) tests/browser/take_screenshots.py $(SEARCH)

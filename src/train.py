@@ -3,11 +3,12 @@
 import sys
 
 try:
-    from redline.command_line import user_errors
+    from redline.command_line import begin_command, user_errors
     from redline.commands.train import train
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing}; run `make setup` once, then use .venv/bin/python")
 
 if __name__ == "__main__":
+    begin_command()
     with user_errors():
         train()

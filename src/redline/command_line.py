@@ -3,13 +3,16 @@
 import argparse
 import difflib
 import errno
+import io
 import os
 import re
+import signal
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +25,46 @@ _USERS_MISTAKE = 2
 _OTHER = 1
 _MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BAD_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_BAD_PATH |= {errno.ENAMETOOLONG, errno.ELOOP}
+_LARGEST_PORT = 65535
+
+
+def begin_command() -> None:
+    """What every command does first.
+
+    What it writes is for its owner alone. A script's background job, which inherits that it ignores Ctrl-C,
+    reacts to it. A reader of its output that goes away, as `head` does, ends nothing.
+    """
+    os.umask(0o077)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _outlasting(getattr(sys, name)))
+
+
+class _OutlastingPipe(io.FileIO):
+    """What is written after its reader has gone goes nowhere."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return super().write(data)
+
+
+def _outlasting(stream: TextIO) -> TextIO:
+    try:
+        if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            return stream
+    except (OSError, ValueError, AttributeError):  # closed, or no file
+        return stream
+    stream.flush()
+    pipe = io.BufferedWriter(_OutlastingPipe(stream.fileno(), "w", closefd=False))
+    lines = getattr(stream, "line_buffering", False)
+    return io.TextIOWrapper(pipe, stream.encoding, stream.errors, line_buffering=lines)
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,9 +74,22 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; `{self.prog} --help` says what is allowed")
 
 
+def port(text: str) -> int:
+    """Of a server, as a command's argument."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+    if not 0 <= number <= _LARGEST_PORT:
+        raise argparse.ArgumentTypeError(f"{number}: allowed: from 0 to {_LARGEST_PORT}")
+    return number
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print a user's mistake as ``error: …`` and exit with 2; for an outage or a full disk, exit with 1.
+
+    A path that cannot be opened, made or written is the user's mistake.
 
     Any other exception passes.
     """
@@ -51,9 +107,13 @@ def user_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(_OTHER)
     except OSError as error:
-        if error.errno not in _DISK_FULL or TRACEBACK_WANTED:
+        bad_path = error.filename is not None and error.errno in _BAD_PATH
+        if not (bad_path or error.errno in _DISK_FULL) or TRACEBACK_WANTED:
             raise
         what = f"{error.filename}: " if error.filename else ""
+        if bad_path:
+            print(f"error: {what}{error.strerror}; allowed: a path that can be used", file=sys.stderr)
+            sys.exit(_USERS_MISTAKE)
         print(f"error: {what}{error.strerror}; the same command goes on when there is room", file=sys.stderr)
         sys.exit(_OTHER)
     except KeyboardInterrupt:

@@ -1,11 +1,14 @@
-"""Files that a reader finds complete or not at all, even if their writer is killed."""
+"""Files that a reader finds complete or not at all, even if their writer is killed; folders to write into."""
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from redline.errors import UserError
 
 
 @contextmanager
@@ -23,3 +26,28 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | Path, key: str) -> None:
+    """Raise UserError, naming ``key``, where ``folder`` cannot be made or written; leaves nothing."""
+    if (why := why_unwritable(folder)) is not None:
+        raise UserError(f"{key}={folder}: cannot be made or written ({why}); allowed: a writable folder")
+
+
+def why_unwritable(folder: str | Path) -> str | None:
+    """In the system's words; None where ``folder`` is there, or can be made, and a file within it."""
+    if not str(folder):
+        return "no folder is named"
+    path, made = Path(folder).absolute(), list[Path]()
+    try:
+        for part in reversed([its for its in (path, *path.parents) if not its.exists()]):
+            part.mkdir(exist_ok=True)
+            made.append(part)
+        with tempfile.TemporaryFile(dir=path):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for part in reversed(made):
+            with suppress(OSError):  # another process has put something into it
+                part.rmdir()

@@ -16,12 +16,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from redline.command_line import TRACEBACK_WANTED
+from redline.commands.job_secrets import masked, take_out_passwords
 from redline.errors import UnfinishedSearchError, UserError
 from redline.search import Search, SearchResult
 from redline.search.console.display import Display
 from redline.search.engine import begin, make_console, show_result
 from redline.search.store.searches import finished_results, forget_end
-from redline.search.store.storage import open_storage
+from redline.search.store.storage import check_storage, open_storage
 from redline.search.workers.cluster_job import run_command
 from redline.search.workers.pool import Pool, Slot
 
@@ -37,6 +38,7 @@ def search_by_jobs(
     Raises UserError where a job met one, UnfinishedSearchError where the jobs ended before the search did,
     and KeyboardInterrupt.
     """
+    check_storage(search.options.storage, f"{search.prefix}storage", search.home)
     begun = begin(search, Pool([Slot(0, None)]))
     name, options = begun.name, search.options
     launcher = config.hydra.runtime.choices["hydra/launcher"]
@@ -72,15 +74,18 @@ def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraConte
     """Run the jobs to their end; gives what went wrong with one of them, if anything did."""
     named = f"search.name={QuotedString(name, Quote.single).with_quotes()}"
     task = functools.partial(
-        run_command, _words(config, named), os.getcwd(), () if TRACEBACK_WANTED else ("HYDRA_FULL_ERROR",)
+        run_command,
+        take_out_passwords(_words(config, named)),
+        os.getcwd(),
+        () if TRACEBACK_WANTED else ("HYDRA_FULL_ERROR",),
     )
     # A job's interpreter unpickles our objects, so it needs our import path.
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=hydra_context, task_function=task, config=config
+        hydra_context=hydra_context, task_function=task, config=masked(config)
     )
     # Hydra composes a configuration a job: only its folder matters, and that no copy of it is kept.
-    overrides = [named, "hydra.sweep.subdir=.", "hydra.output_subdir=null"]
+    overrides = [named, "hydra.sweep.subdir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
     try:
         ended = launcher.launch([overrides] * count, initial_job_idx=0)
     # Launchers raise many kinds of errors: no srun, an unknown partition, a lost node.

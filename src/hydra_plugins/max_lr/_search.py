@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.max_lr._overrides import split
 from hydra_plugins.max_lr.config import CommandLine, split_settings
+from redline.commands.written_settings import save
 from redline.config import check_settings
 from redline.errors import UserError
+from redline.files import check_writable
 from redline.search import AtEnd, Search, SearchResult, Variant
 from redline.search.policy.cost import cost_text
+from redline.secrets import without_password
 from redline.stability import rule_specs
 from redline.training.trainable import Training
 
@@ -35,6 +38,7 @@ def search(
     options, command = split_settings(settings)
     here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
     _check(command, here)
+    check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
     loader = hydra_context.config_loader
     ladder, choices, keys = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
@@ -95,7 +99,7 @@ def _place(config: DictConfig, name: str) -> Path:
     directory = Path(config.hydra.sweep.dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     asked_for = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    OmegaConf.save(asked_for, directory / "multirun.yaml")
+    save(asked_for, directory / "multirun.yaml")
     return directory
 
 
@@ -113,14 +117,14 @@ def _variants(
         cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
         norm = cfg.hydra.runtime.choices["norm"]
-        values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen)
+        values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen if "=" in override)
         with open_dict(cfg):
             del cfg["hydra"]
         check_settings(cfg)
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         variants.append(
             Variant(
-                name=", ".join([norm, *(f"{name}={values[name]}" for name in keys)]),
+                name=", ".join([norm, *(f"{name}={without_password(values[name])}" for name in keys)]),
                 trainable=Training(cfg, key, ladder[-1]),
                 rules=rule_specs(plain["divergence"]),
                 first_seed=cfg.seed,

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from redline.command_line import did_you_mean, user_errors
+from redline.command_line import begin_command, did_you_mean, user_errors
 from redline.errors import UserError
 
 
@@ -64,6 +64,7 @@ _COMMANDS = {
 
 def main() -> None:
     """Run the command that `sys.argv` names, with the rest of `sys.argv`."""
+    begin_command()
     with user_errors():
         command, *sys.argv[1:] = sys.argv[1:] or [""]
         if command in ("-h", "--help"):

@@ -1,4 +1,4 @@
-"""What Hydra calls before it makes a run's folder."""
+"""What Hydra calls before it makes a run's folder, and when it has made it."""
 
 import copy
 from pathlib import Path
@@ -9,6 +9,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from redline.command_line import user_errors
+from redline.commands.written_settings import write_settings
+from redline.files import check_writable
 
 
 class CheckFirst(Callback):
@@ -24,5 +26,10 @@ class CheckFirst(Callback):
         # Hydra makes a warning of whatever else is raised here; the run then meets it again.
         HydraConfig.instance().set_config(config)  # which the folder's name asks
         with user_errors():
+            check_writable(config.hydra.run.dir, "hydra.run.dir")
             check(cfg, Path(config.hydra.run.dir))
             open_corpus(cfg)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with user_errors():
+            write_settings(config)

@@ -1,6 +1,7 @@
 """`redline send`: what waits in MLflow's outbox is sent."""
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -8,13 +9,17 @@ from omegaconf import DictConfig
 from redline.command_line import user_errors
 from redline.config import CONF, check_settings, register
 from redline.errors import OutageError, UserError
+from redline.secrets import without_password
 
 register()
 
 
 def send() -> None:
     # Leaves no folder of its own, and asks nothing of the settings of a run.
-    sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
+    ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
+    # Hydra's parser wants all overrides in one piece, and options after them.
+    end = next((i for i, word in enumerate(sys.argv[1:], 1) if word.startswith("-")), len(sys.argv))
+    sys.argv[end:end] = ours
     _send()
 
 
@@ -25,8 +30,16 @@ def _send(cfg: DictConfig) -> None:
         if "mlflow" not in cfg.tracker:
             raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
 
+        from redline.stores import check_tracking_uri, reach_store
         from redline.training.outbox import drain
 
+        uri, key = cfg.tracker.mlflow.tracking_uri, "tracker.mlflow.tracking_uri"
+        check_tracking_uri(str(uri), key, Path(cfg.tracker.mlflow.outbox).parent)
+        try:
+            reach_store(uri)
+        # Whatever the driver or the network raises, it is this address.
+        except Exception as error:
+            raise OutageError(f"{key}={without_password(uri)}: {without_password(str(error))}") from error
         left = drain(cfg.tracker, float("inf"))
         if left is not None:
             raise OutageError(left)

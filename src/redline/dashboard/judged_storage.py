@@ -13,6 +13,7 @@ from redline.database import connect_arguments
 from redline.errors import UserError
 from redline.search.store.record import judged
 from redline.search.store.study import CONSTRAINTS
+from redline.secrets import without_password
 
 
 class JudgedStorage(RDBStorage):
@@ -52,7 +53,10 @@ def open_judged(url: str) -> JudgedStorage:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-            raise UserError(f"storage={url}: no such file; allowed: the storage of a search that has begun")
+            raise UserError(
+                f"storage={without_password(url)}: no such file; "
+                "allowed: the storage of a search that has begun"
+            )
         return JudgedStorage(
             parsed.render_as_string(hide_password=False),
             {"connect_args": connect_arguments(parsed), "pool_pre_ping": True},

@@ -8,11 +8,16 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from redline.errors import UserError
+
+_LONGEST_WORD = 10_000  # characters
+_WORD = re.compile(r"[^\W\d_]+|\d+|\s+|(?:[^\w\s]|_)+")  # as the tokenizer cuts a text
 
 
 class Corpus(Protocol):
@@ -82,19 +87,26 @@ class TextFiles:
 
     def documents(self) -> Iterator[str]:
         """Raises: UserError naming data.path, also for a file that is not UTF-8 and for a bad .jsonl line."""
-        for path in self._files():
-            try:
-                if path.suffix.lower() == ".jsonl":
-                    yield from self._lines(path)
-                else:
-                    yield path.read_text(encoding="utf-8-sig")  # drops a byte order mark
-            except UnicodeError as error:
-                raise UserError(
-                    f"data.path={path}: is not UTF-8 text; allowed: {self._ALLOWED}, in UTF-8"
-                ) from error
+        with _unreadable_files():
+            for path in self._files():
+                for document in self._read(path):
+                    check_words(document, f"data.path={path}")
+                    yield document
 
     def identity(self) -> str:
-        return _digest(f"{type(self).__name__} {self.text_key}", self._files())
+        with _unreadable_files():
+            return _digest(f"{type(self).__name__} {self.text_key}", self._files())
+
+    def _read(self, path: Path) -> Iterator[str]:
+        try:
+            if path.suffix.lower() == ".jsonl":
+                yield from self._lines(path)
+            else:
+                yield path.read_text(encoding="utf-8-sig")  # drops a byte order mark
+        except UnicodeError as error:
+            raise UserError(
+                f"data.path={path}: is not UTF-8 text; allowed: {self._ALLOWED}, in UTF-8"
+            ) from error
 
     def _files(self) -> list[Path]:
         named = self.path if isinstance(self.path, list | tuple) else [self.path]
@@ -133,7 +145,8 @@ class TextFiles:
                     continue
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError as error:
+                # Nested too deep, or a number of too many digits: no line of text.
+                except (ValueError, RecursionError) as error:
                     raise UserError(
                         f"data.path={path}: line {number} is not JSON; allowed: one JSON object a line"
                     ) from error
@@ -146,6 +159,35 @@ class TextFiles:
                     )
                 text.encode()  # JSON can escape half a character, which UTF-8 cannot hold
                 yield text
+
+
+def check_words(text: str, name: str) -> None:
+    """Raises: UserError where ``text`` has a run of letters, digits or spaces without end: the time that a
+    tokenizer takes for one word grows with its length's square.
+    """
+    # A word that long fills one of these pieces, so that of other text only a few characters are looked at.
+    half = _LONGEST_WORD // 2
+    fills_one = any(_word_at(text, start, half) == half for start in range(0, len(text), half))
+    if fills_one and max(map(len, _WORD.findall(text))) > _LONGEST_WORD:
+        raise UserError(
+            f"{name}: a word of more than {_LONGEST_WORD} characters; allowed: text with spaces between words"
+        )
+
+
+def _word_at(text: str, start: int, most: int) -> int:
+    """How long the word at ``start`` is, up to ``most``."""
+    found = _WORD.match(text, start, start + most)
+    return 0 if found is None else len(found[0])
+
+
+@contextmanager
+def _unreadable_files() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"data.path={error.filename}: cannot be read ({error.strerror}); allowed: {TextFiles._ALLOWED}"
+        ) from error
 
 
 def _digest(settings: str, files: Iterable[Path]) -> str:

@@ -1,11 +1,17 @@
 """Text that the Hugging Face `datasets` library opens; an optional extra."""
 
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+from redline.data.corpus import check_words
 from redline.errors import UserError
+
+_HUB_ANSWERS_WITHIN = 4.0  # seconds
 
 
 class HuggingFace:
@@ -44,6 +50,7 @@ class HuggingFace:
                         f"data.source.text_column={self.text_column}: row {row} of data.path={self.path} is"
                         " not text; allowed: a column of strings without nulls"
                     )
+                check_words(text, f"data.path={self.path}: row {row}")
                 yield text
                 row += 1
 
@@ -66,6 +73,9 @@ class HuggingFace:
                 "data.path=null: no dataset; allowed: what datasets.load_dataset opens, or save_to_disk wrote"
             )
         path = str(self.path)
+        if not (datasets.config.HF_HUB_OFFLINE or _hub_answers(path)):
+            # The library would try again for half a minute; so it looks at once for what it has downloaded.
+            datasets.config.HF_HUB_OFFLINE = True
         try:
             if _is_saved(Path(path)):
                 dataset = datasets.load_from_disk(path)
@@ -93,6 +103,20 @@ class HuggingFace:
                 f" allowed: {', '.join(splits)}"
             )
         return splits[self.split]
+
+
+def _hub_answers(path: str) -> bool:
+    """Whether the place that ``path`` is downloaded from is there; a folder is not downloaded."""
+    if Path(path).exists():
+        return True
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urlopen(host, timeout=_HUB_ANSWERS_WITHIN):
+            return True
+    except HTTPError:  # an answer too
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _is_saved(path: Path) -> bool:

@@ -12,6 +12,7 @@ import importlib.metadata
 import itertools
 import json
 import logging
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from tokenizers import Tokenizer
 from redline.data.corpus import Corpus
 from redline.data.tokenizer import check_vocab_size, end_of_text_id, train_tokenizer
 from redline.errors import UserError
-from redline.files import atomic_write
+from redline.files import atomic_write, check_writable
 
 FORMAT = 1  # raise it whenever the same corpus and settings give other bytes
 
@@ -52,6 +53,15 @@ class _Manifest:
     unigram_entropy: float
     bytes_per_token: float
     vocab_size: int
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these are numbers that a corpus can have: whoever wrote the file may have written any."""
+        counts = (self.train_tokens, self.val_tokens, self.vocab_size)
+        sizes = (self.unigram_entropy, self.bytes_per_token)
+        return all(type(count) is int and count > 0 for count in counts) and all(
+            type(size) is float and 0 <= size < math.inf for size in sizes
+        )
 
 
 def prepare(
@@ -93,10 +103,10 @@ def prepare(
         token_type=str(dtype),
     )
     folder = Path(cache_dir) / fingerprint
-    opened = _open(folder, fingerprint, dtype)
+    opened = _open(folder, fingerprint, dtype, vocab_size)
     if opened is None:
         _build(folder, fingerprint, corpus, vocab_size, val_fraction, dtype)
-        opened = _open(folder, fingerprint, dtype)
+        opened = _open(folder, fingerprint, dtype, vocab_size)
         assert opened is not None, f"{folder}: a cache just written does not open"
     return opened
 
@@ -105,7 +115,7 @@ def _fingerprint(**settings: object) -> str:
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _open(folder: Path, fingerprint: str, dtype: np.dtype) -> TokenCorpus | None:
+def _open(folder: Path, fingerprint: str, dtype: np.dtype, vocab_size: int) -> TokenCorpus | None:
     """None when there is no complete and undamaged cache."""
     manifest_path = folder / "manifest.json"
     if not manifest_path.exists():
@@ -117,10 +127,13 @@ def _open(folder: Path, fingerprint: str, dtype: np.dtype) -> TokenCorpus | None
         tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
         intact = (
             manifest.fingerprint == fingerprint
+            and manifest.is_sound
+            and manifest.vocab_size <= vocab_size
             and manifest.train_tokens + manifest.val_tokens == len(tokens)
             and checksum == _checksum(manifest, folder)
+            and int(tokens.max()) < manifest.vocab_size
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         # Whatever is wrong with the files, they are built again.
         intact = False
     if not intact:
@@ -147,6 +160,7 @@ def _checksum(manifest: _Manifest, folder: Path) -> int:
 def _build(
     folder: Path, fingerprint: str, corpus: Corpus, vocab_size: int, val_fraction: float, dtype: np.dtype
 ) -> None:
+    check_writable(folder.parent, "data.cache_dir")
     # Documents are read once for each use rather than kept: a corpus may be larger than memory.
     characters = sum(len(document) for document in corpus.documents())
     train_characters = characters - round(characters * val_fraction)
@@ -156,12 +170,7 @@ def _build(
             " characters empty; allowed: more text in data.path, or another data.val_fraction"
         )
     tokenizer = train_tokenizer(_head(corpus.documents(), train_characters), vocab_size)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"data.cache_dir={folder.parent}: cannot be made ({error.strerror}); allowed: a writable folder"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "tokenizer.json") as file:
         file.write(tokenizer.to_str().encode())
     with atomic_write(folder / "tokens.bin") as file:

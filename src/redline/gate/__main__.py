@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from redline.command_line import Parser, user_errors
+from redline.command_line import Parser, begin_command, user_errors
 from redline.errors import UserError
 
 # Runs of the same thing with other seeds differ by 0.061 nats (standard deviation, pooled over the 57 stable
@@ -63,5 +63,6 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    begin_command()
     with user_errors():
         sys.exit(main())

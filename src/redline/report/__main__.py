@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from redline.command_line import Parser, user_errors
+from redline.command_line import Parser, begin_command, user_errors
 from redline.config import shipped
 
 
@@ -22,10 +22,13 @@ def main() -> None:
         from redline.report.load import load_search
         from redline.report.page import write_report
 
-        search = load_search(given.name or None, storage=given.storage, tracking_uri=given.tracking_uri)
+        search = load_search(
+            given.name or None, storage=given.storage, tracking_uri=given.tracking_uri, prefix="--"
+        )
         path = write_report(search, given.searches / search.name / "report", given.reference)
         print(f"report: {path}")
 
 
 if __name__ == "__main__":
+    begin_command()
     main()

@@ -13,6 +13,7 @@ import pandas as pd
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from redline.secrets import without_password
 from redline.tracked_runs import all_runs
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Curves:
             return question(MlflowClient(uri))
         except (MlflowException, SQLAlchemyError) as error:
             if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
-                reason = str(error).strip().partition("\n")[0]
+                reason = without_password(str(error).strip().partition("\n")[0])
                 self.troubles[uri] = f"MLflow did not answer ({reason})"
             return otherwise
 

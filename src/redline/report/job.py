@@ -16,6 +16,7 @@ from redline.report.curves import trial_of
 from redline.report.load import search_in
 from redline.report.page import write_report
 from redline.report.search import Search
+from redline.secrets import without_password
 from redline.tracked_runs import all_runs
 
 _HEADLINES = (
@@ -54,7 +55,7 @@ def _try_to_copy(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -
     try:
         publish_summary(search, tracking_uri, artifacts)
     except (MlflowException, SQLAlchemyError, LookupError, OSError) as error:
-        return str(error).strip().partition("\n")[0]
+        return without_password(str(error).strip().partition("\n")[0])
     return None
 
 

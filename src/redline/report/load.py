@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import BaseStorage
 from sqlalchemy import make_url
 
 from redline.config import shipped
@@ -13,43 +14,60 @@ from redline.report.curves import Curves
 from redline.report.search import Run, Search, Variant
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
 from redline.search.store.record import RecordedVariant, read_searches
-from redline.search.store.storage import open_storage
+from redline.search.store.storage import check_storage, open_storage
+from redline.secrets import without_password
 
 _TIMEOUT = 10.0  # seconds that a storage which goes away is waited for
 _NAMED = 10  # searches that an error names
 
 
 def load_search(
-    name: str | None = None, *, storage: str | None = None, tracking_uri: str | None = None
+    name: str | None = None,
+    *,
+    storage: str | None = None,
+    tracking_uri: str | None = None,
+    prefix: str = "",
 ) -> Search:
     """The search ``name``, or the latest one, finished or not; curves are read when they are asked for.
 
     ``storage`` (Optuna's) and ``tracking_uri`` (MLflow's; ``none`` for no curves) are by default where the
-    configuration puts them. Raises UserError for an unknown name or storage.
+    configuration puts them. Raises UserError for an unknown name or storage; ``prefix`` comes before an
+    argument's name in the message.
     """
     uri = tracking_uri or shipped("tracker/mlflow").tracking_uri
     tracking_uris = [] if uri == "none" else [uri]
-    return search_in(storage or shipped("hydra/sweeper/max_lr").storage, tracking_uris, name)
+    return search_in(
+        storage or shipped("hydra/sweeper/max_lr").storage, tracking_uris, name, f"{prefix}storage"
+    )
 
 
-def search_in(storage: str, tracking_uris: Sequence[str], name: str | None = None) -> Search:
-    """As `load_search`, with any number of MLflow's stores."""
-    # Opening a file that is not there would make it.
-    if storage.startswith("sqlite:") and not Path(make_url(storage).database or "").is_file():
-        raise UserError(f"storage={storage}: not there; allowed: the storage of a search that was run")
-    known = read_searches(open_storage(storage, _TIMEOUT))
-    variants = known[_choose(name, known, storage)]
+def search_in(
+    storage: str, tracking_uris: Sequence[str], name: str | None = None, key: str = "storage"
+) -> Search:
+    """As `load_search`, with any number of MLflow's stores; ``key``: what the user calls the storage."""
+    named = f"{key}={without_password(storage)}"
+    known = read_searches(_open(storage, key, named))
+    variants = known[_choose(name, known, named)]
     its = variants[0]
     curves = Curves(its.search, tracking_uris)
     shown = tuple(_variant(variant, curves) for variant in variants)
     return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)
 
 
-def _choose(name: str | None, known: Mapping[str, Any], storage: str) -> str:
+def _open(url: str, key: str, named: str) -> BaseStorage:
+    if url.startswith("sqlite:"):
+        file = make_url(url).database
+        # Opening it would make it.
+        if file is None or not Path(file).is_file():
+            raise UserError(f"{named}: not there; allowed: the storage of a search that was run")
+    check_storage(url, key)
+    return open_storage(url, _TIMEOUT, key)
+
+
+def _choose(name: str | None, known: Mapping[str, Any], named: str) -> str:
     names = list(known)
     if not names:
-        shown = make_url(storage).render_as_string(hide_password=True)
-        raise UserError(f"storage={shown}: holds no search; allowed: the storage of a search that was run")
+        raise UserError(f"{named}: holds no search; allowed: the storage of a search that was run")
     if name is None:
         return names[-1]
     if name not in known:

@@ -17,7 +17,7 @@ from redline.search.request import AtEnd, EndedSearch, Search
 from redline.search.result import SearchResult, VariantResult
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.searches import choose_name, open_studies
-from redline.search.store.storage import open_storage
+from redline.search.store.storage import check_storage, open_storage
 from redline.search.variant import fingerprint, with_short_runs
 from redline.search.workers import tasks
 from redline.search.workers.devices import make_slots
@@ -67,6 +67,7 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     KeyboardInterrupt.
     """
     search.check()  # before a process is started
+    check_storage(search.options.storage, f"{search.prefix}storage", search.home)
     slots, threads, note = make_slots(search.options.workers, search.accelerator)
     if note is not None:
         print(f"note: {note}", flush=True)

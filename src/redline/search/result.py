@@ -3,13 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from annotated_types import Ge, Gt, MinLen
 
 from redline.errors import UserError
 from redline.files import atomic_write
 
 VERSION = 1  # of the file's form; files without one are older and lack some fields
+_AS_WRITTEN = {"strict": True, "allow_inf_nan": False}  # how pydantic reads it
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class VariantResult:
     censored search has no answer, nor has one with runs left open between the ends.
     """
 
+    __pydantic_config__: ClassVar[Any] = _AS_WRITTEN
+
     max_stable_lr: float | None
     first_diverged_lr: float | None
     censored: Literal["above", "below"] | None
@@ -27,9 +33,9 @@ class VariantResult:
     val_loss: float | None  # at max_stable_lr, mean over seeds
     best_lr: float | None
     best_val_loss: float | None
-    trials: int
-    optimizer_steps: int
-    grid_steps: int  # of every rung and every seed at full length
+    trials: Annotated[int, Ge(0)]
+    optimizer_steps: Annotated[int, Ge(0)]
+    grid_steps: Annotated[int, Ge(0)]  # of every rung and every seed at full length
     first_diverged_step: int | None = None
     max_stable_lr_90: tuple[float, float] | None = None
     val_losses: Mapping[str, float] = field(default_factory=dict)  # seed -> val_loss
@@ -44,18 +50,20 @@ class VariantResult:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
-        """What JSON made of one: tuples have become lists."""
-        return _reader(cls).validate_python(entry)
+        """What JSON made of one. Raises ValueError for what is no entry."""
+        return _reader(cls).validate_json(json.dumps(entry))
 
 
 @dataclass(frozen=True)
 class SearchResult:
     """``key`` names what was searched, in the settings; ``label`` does for readers."""
 
+    __pydantic_config__: ClassVar[Any] = _AS_WRITTEN
+
     search: str
-    ladder: tuple[float, ...]
-    seeds: int
-    variants: Mapping[str, VariantResult]
+    ladder: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
+    seeds: Annotated[int, Ge(1)]
+    variants: Annotated[Mapping[str, VariantResult], MinLen(1)]
     key: str = "lr"
     label: str = "LR"
 
@@ -81,19 +89,25 @@ class SearchResult:
         """Raises UserError, naming ``role``, for whatever is no ``result.json``."""
         allowed = "allowed: the path of a search's result.json"
         try:
-            text = path.read_text(encoding="utf-8")
-            json.loads(text)
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{role}={path}: no such file; {allowed}") from None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             raise UserError(f"{role}={path}: not a file of JSON; {allowed}") from None
+        version = content.get("version", VERSION) if isinstance(content, dict) else VERSION
+        if version != VERSION:
+            raise UserError(f"{role}={path}: version={version!r}: unknown; allowed: {VERSION}")
         try:
-            found: Self = _reader(cls).validate_json(text, strict=True)
-            if not found.ladder or found.seeds < 1:
-                raise ValueError("asks for no run")
-            return found
-        except ValueError:
-            raise UserError(f"{role}={path}: not the result of a search; {allowed}") from None
+            return _reader(SearchResult).validate_json(json.dumps(content))
+        except ValueError as error:
+            raise UserError(f"{role}={path}: {_first_fault(error)}; {allowed}") from None
+
+
+def _first_fault(error: Any) -> str:
+    """Of pydantic's: the key, and what is wrong with its value."""
+    fault = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    return f"{key}: {fault['msg']}" if key else "not the result of a search"
 
 
 def spelled_out(label: str) -> str:
@@ -101,7 +115,9 @@ def spelled_out(label: str) -> str:
     return label.replace("LR", "learning rate")
 
 
+@cache
 def _reader(cls: type) -> Any:
-    from pydantic import TypeAdapter  # not at every start of a command
+    """Of JSON: no text for a number, no infinity; keys that it does not know are left out."""
+    from pydantic import TypeAdapter  # takes a moment, and few commands read a result
 
     return TypeAdapter(cls)

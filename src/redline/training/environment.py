@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from redline.training.outbox import without_password
+from redline.secrets import without_passwords
 
 _PACKAGES = ("torch", "lightning", "mlflow", "optuna", "numpy", "hydra-core")
 
@@ -39,15 +38,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The whole configuration as plain values, without passwords."""
     values = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
     assert isinstance(values, dict)
-    return _cleaned(values)
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _cleaned(its) for key, its in value.items()}
-    if isinstance(value, list):
-        return [_cleaned(its) for its in value]
-    return without_password(value) if isinstance(value, str) else value
+    return without_passwords(values)
 
 
 def _version(package: str) -> str | None:

@@ -4,6 +4,7 @@ They are kept where the dashboard looks for them, among the study's system attri
 takes a whole study, loads it again for each note, and drops what people wrote.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import count, takewhile
 from typing import Any
@@ -27,7 +28,9 @@ def write_trial_note(
 ) -> None:
     """``of``: the study's user attributes; ``page``: of the curves; ``verdict``: None while it runs."""
     key = of["key"]
-    lines = [f"**{of['variant']}**, {key} {trial.params[key]:g}, seed {trial.params['seed']}"]
+    lines = [
+        f"**{_escaped(of['variant'])}**, {_escaped(key)} {trial.params[key]:g}, seed {trial.params['seed']}"
+    ]
     if verdict is not None:
         lines.append(verdict)
     if page is not None:
@@ -47,7 +50,7 @@ def study_note(result: VariantResult, label: str) -> str:
 
 def _answer(result: VariantResult, label: str) -> Iterator[str]:
     if result.max_stable_lr is not None:
-        yield f"Largest stable {label}: **{result.max_stable_lr:g}**."
+        yield f"Largest stable {_escaped(label)}: **{result.max_stable_lr:g}**."
     elif result.censored == "above":
         yield "Every rung of the ladder is stable: it ends too low for an answer."
     elif result.censored == "below":
@@ -59,6 +62,11 @@ def _answer(result: VariantResult, label: str) -> Iterator[str]:
         yield f"First diverged: {result.first_diverged_lr:g}{by}."
     if result.stable_above:
         yield f"Stable again above it: {', '.join(f'{value:g}' for value in result.stable_above)}."
+
+
+def _escaped(name: str) -> str:
+    """As text: a name may hold what Markdown takes for a link, a picture or a tag."""
+    return re.sub(r"([\\`*_{}\[\]()<>#|~!$&])", r"\\\1", " ".join(name.split()))
 
 
 def write_note(storage: BaseStorage, study_id: int, trial_id: int | None, ours: str) -> None:

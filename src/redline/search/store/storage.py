@@ -1,21 +1,30 @@
 """From a URL to a storage that is open."""
 
-import re
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
 from redline.search.store.patient_storage import PatientStorage
+from redline.secrets import without_password
+from redline.stores import ALLOWED, check_database, reach
 
 # Optuna warns of a missing answer in many lines; the search does in one.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-_ALLOWED = "allowed: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE"
+
+def check_storage(url: str, key: str = "storage", home: Path | None = None) -> None:
+    """Raise UserError, before anything is made, where ``url`` does not open or answer."""
+    parsed = check_database(url, key, home)
+    if parsed.get_backend_name() != "sqlite":
+        try:
+            reach(parsed)
+        except Exception as error:
+            raise _refusal(url, parsed, key, error) from error
 
 
 def open_storage(url: str, timeout: float, key: str = "storage") -> PatientStorage:
@@ -23,13 +32,7 @@ def open_storage(url: str, timeout: float, key: str = "storage") -> PatientStora
 
     ``key``: what the user calls it. Raises UserError, naming it but no password, where it does not open now.
     """
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        # The part before the last @ may hold a password, and the reason a part of it.
-        shown = re.sub(r"//.*@", "//***@", url, flags=re.DOTALL)
-        raise UserError(f"{key}={shown}: does not open (not a database's URL); {_ALLOWED}") from error
-    name = f"{key}={_shown(parsed)}"
+    parsed = check_database(url, key)
     options: dict[str, Any] = {"connect_args": connect_arguments(parsed)}
     if parsed.get_backend_name() == "sqlite":
         # Workers of one machine share the file: wait for each other's writes.
@@ -42,16 +45,14 @@ def open_storage(url: str, timeout: float, key: str = "storage") -> PatientStora
             storage = RDBStorage(text, engine_kwargs=options)
     # Whatever the driver raises, from a missing module to a refused connection, it is this URL.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        if isinstance(error, ImportError) and parsed.get_driver_name() == "psycopg":
-            reason = f"{reason}: install it with `pip install 'psycopg[binary]'`"
-        raise UserError(f"{name}: does not open ({reason}); {_ALLOWED}") from error
+        raise _refusal(url, parsed, key, error) from error
     return PatientStorage(  # type: ignore[abstract]
-        optuna.storages.get_storage(storage), name, timeout
+        optuna.storages.get_storage(storage), f"{key}={without_password(url)}", timeout
     )
 
 
-def _shown(url: URL) -> str:
-    """As the user wrote it, but for the password."""
-    secret = {key: "***" for key in url.query if "password" in key}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
+def _refusal(url: str, parsed: URL, key: str, error: Exception) -> UserError:
+    reason = without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
+    if isinstance(error, ImportError) and parsed.get_driver_name() == "psycopg":
+        reason = f"{reason}: install it with `pip install 'psycopg[binary]'`"
+    return UserError(f"{key}={without_password(url)}: does not open ({reason}); {ALLOWED}")

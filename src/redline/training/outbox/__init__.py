@@ -11,7 +11,6 @@ not sent; and ``run_id``, MLflow's, from the sender. A killed run leaves at most
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,8 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
+
+from redline.secrets import without_password
 
 BATCH = 1 << 18  # bytes of metrics
 OUTBOX = "REDLINE_OUTBOX"  # the variable that tells a sender its outbox
@@ -189,11 +190,6 @@ def drain(tracker: Mapping[str, Any], seconds: float | None = None) -> str | Non
         start_sender(outbox)
         time.sleep(_POLL)
     return outbox.waits("it is slow", waiting) if waiting else None
-
-
-def without_password(text: str) -> str:
-    """``text`` with what stands before the @ of a URL hidden."""
-    return re.sub(r"//\S*@", "//***@", text)
 
 
 def is_held(lock: FileLock) -> bool:

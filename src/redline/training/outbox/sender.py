@@ -12,8 +12,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from redline.database import first_opening, make_whole
+from redline.secrets import without_password
 from redline.tracked_runs import RUN_KEY, all_runs
-from redline.training.outbox import BATCH, Outbox, RunFolder, RunState, is_held, without_password
+from redline.training.outbox import BATCH, Outbox, RunFolder, RunState, is_held
 
 _POLL = 0.2  # seconds
 _RETRY = 3.0  # seconds until a store that took nothing is asked again

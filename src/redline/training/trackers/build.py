@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from redline.bounds import check_value
 from redline.errors import UserError
+from redline.files import check_writable
 from redline.parts import Kind, find_part, returns
+from redline.stores import check_tracking_uri
 from redline.training.trackers.trackers import TrackedRun, Trackers
 
-_STORES = ("http://", "https://", "sqlite://", "postgresql", "mysql", "mssql", "databricks")
 _TRACKER = Kind("a Lightning logger, or a function that returns one", returns(Logger), named=("run",))
 
 
@@ -27,15 +28,13 @@ def check_trackers(trackers: DictConfig) -> None:
                 f"tracker={name}: needs the package {package}, which is not installed; "
                 f"install it with pip install 'redline[{name}]'"
             )
-        uri = spec.get("tracking_uri", _STORES[0])
-        check_value(f"tracker.{name}.tracking_uri", uri, str)
-        if not uri.startswith(_STORES):
-            shown = uri.rpartition("@")[2]
-            raise UserError(
-                f"tracker.{name}.tracking_uri={shown}: allowed: sqlite:///PATH, "
-                "postgresql://USER:PASSWORD@HOST/DATABASE or http://HOST:PORT"
-            )
         _found(name, spec)
+        for key in ("save_dir", "outbox"):
+            if key in spec:
+                check_writable(spec[key], f"tracker.{name}.{key}")
+        if "tracking_uri" in spec:
+            home = Path(spec["outbox"]).parent if "outbox" in spec else None
+            check_tracking_uri(str(spec["tracking_uri"]), f"tracker.{name}.tracking_uri", home)
 
 
 def _found(name: str, spec: DictConfig) -> Callable[..., Logger]:
