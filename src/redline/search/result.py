@@ -51,7 +51,7 @@ class VariantResult:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Self:
         """What JSON made of one. Raises ValueError for what is no entry."""
-        return _reader(cls).validate_json(json.dumps(entry))
+        return _reader(VariantResult).validate_json(json.dumps(entry))
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,8 @@ def write_trial_note(
     verdict: str | None = None,
 ) -> None:
     """``of``: the study's user attributes; ``page``: of the curves; ``verdict``: None while it runs."""
-    key = of["key"]
-    lines = [
-        f"**{_escaped(of['variant'])}**, {_escaped(key)} {trial.params[key]:g}, seed {trial.params['seed']}"
-    ]
+    key, variant = of["key"], _escaped(of["variant"])
+    lines = [f"**{variant}**, {_escaped(key)} {trial.params[key]:g}, seed {trial.params['seed']}"]
     if verdict is not None:
         lines.append(verdict)
     if page is not None:
