@@ -173,7 +173,7 @@ class RunWriter(RunFolder):
 
 def run_page(ui: str, run_id: str) -> str:
     """The address of a run in MLflow's UI at ``ui``."""
-    return f"{ui.rstrip('/')}/#/runs/{run_id}"
+    return f"{without_password(ui).rstrip('/')}/#/runs/{run_id}"
 
 
 def _is_held(lock: FileLock) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from redline.secrets import without_password
 from redline.training.outbox.folder import Outbox, run_page
 
 _NICENESS = 10  # training has priority
@@ -101,7 +102,8 @@ def finish(tracker: Mapping[str, Any], experiment: str) -> Finished:
         return Finished()
     # Unless it is told otherwise the UI opens on its pages for language models in use.
     view = "workflowType=machine_learning&compareRunsMode=CHART"
-    line = f"curves: redline ui, then {ui.rstrip('/')}/#/experiments/{runs[0].info.experiment_id}/runs?{view}"
+    experiment_page = f"#/experiments/{runs[0].info.experiment_id}/runs?{view}"
+    line = f"curves: redline ui, then {without_password(ui).rstrip('/')}/{experiment_page}"
     pages = {
         (tags["variant"], tags["trial"]): run_page(ui, its.info.run_id)
         for its in runs
