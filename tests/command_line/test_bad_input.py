@@ -77,11 +77,11 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         (["tracker.mlflow.outbox=/dev/null/x"], ["tracker.mlflow.outbox=/dev/null/x: cannot be made"]),
         (
             ["tracker.mlflow.tracking_uri=sqlite:////proc/x.db"],
-            ["tracking_uri=sqlite:////proc/x.db: does not"],
+            ["=sqlite:////proc/x.db: does not open"],
         ),
         (
             ["tracker.mlflow.tracking_uri=sqlite:////nosuch/x.db"],
-            ["tracking_uri=sqlite:////nosuch/x.db: does"],
+            ["=sqlite:////nosuch/x.db: does not"],
         ),
         (["lr=0.1", "lr=("], ["lr"]),
         (["norm=qk,qkv"], ["norm", "-m"]),
