@@ -89,7 +89,7 @@ def test_a_folder_that_can_be_made_is_not_left() -> None:
     check_writable("a/b/c", "KEY")
 
 
-@pytest.mark.parametrize("path", ["/proc/x/y", "README.md/x", "n" * 300, "."])
+@pytest.mark.parametrize("path", ["README.md/x", "n" * 300, "."])
 def test_any_other_path_that_fails_is_one_line_and_status_2(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
