@@ -25,7 +25,7 @@ _USERS_MISTAKE = 2
 _OTHER = 1
 _MORE_CHOICES = {"hydra/launcher": "; more come with pip install 'redline[slurm]' or 'redline[ray]'"}
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_BAD_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_BAD_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 _BAD_PATH |= {errno.ENAMETOOLONG, errno.ELOOP}
 _LARGEST_PORT = 65535
 
@@ -89,7 +89,7 @@ def port(text: str) -> int:
 def user_errors() -> Iterator[None]:
     """Print a user's mistake as ``error: …`` and exit with 2; for an outage or a full disk, exit with 1.
 
-    A path that cannot be opened, made or written is the user's mistake.
+    A path that may not be opened, made or written is the user's mistake; a file that is missing may be ours.
 
     Any other exception passes.
     """

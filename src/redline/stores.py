@@ -70,6 +70,11 @@ def reach(url: URL) -> None:
     _within_seconds(lambda: engine.connect().close())
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a driver says, without a password."""
+    return without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
 def _ask(uri: str) -> None:
     try:
         with urlopen(uri, timeout=_REACHED_WITHIN):

@@ -37,7 +37,18 @@ ALLOWED = {
         "config",
     },  # at the top
 }
-EVERYBODYS = {"errors", "bounds", "parts", "secrets", "stores", "hosts", "files", "database", "metrics", "tracked_runs"}
+EVERYBODYS = {
+    "errors",
+    "bounds",
+    "parts",
+    "secrets",
+    "stores",
+    "hosts",
+    "files",
+    "database",
+    "metrics",
+    "tracked_runs",
+}
 MODULES = {  # of no package
     "__init__": {"api", "report", "search"},  # names them when asked
     "__main__": {"commands"},

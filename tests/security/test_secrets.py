@@ -5,10 +5,12 @@ import sqlite3
 import stat
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
 from command_helpers import Answer, train
+from postgresql_server import ESCAPED, PASSWORD, USER, PostgreSQL
 from redline.errors import UserError
 from redline.secrets import without_password, without_passwords
 from redline.stores import check_database, check_tracking_uri
@@ -124,6 +126,7 @@ def given(shared: Path) -> list[str]:
         f"data.cache_dir={shared / 'tokens'}",
         "+tracker.mlflow.token=hunter2",
         "search.mlflow_ui=http://me:hunter2@localhost:5000",
+        "tracker=[mlflow,csv]",
         "~tracker.mlflow.token",
         "+data.source.pattern_password=hunter2",
         "~data.source.pattern_password",
@@ -158,3 +161,31 @@ def test_a_plain_grid_leaves_no_password(given: list[str], tmp_path: Path) -> No
     cwd.mkdir(mode=0o700)
     is_kept_secret(train("-m", *given, "hydra/sweeper=basic", "lr=0.01", cwd=cwd), cwd)
     assert list(cwd.glob("mlruns/searches/*/multirun.yaml"))
+
+
+def test_on_postgresql_too_and_in_none_of_its_tables(
+    given: list[str], tmp_path: Path, postgresql: PostgreSQL
+) -> None:
+    """By the password that the server asks for, in the two forms that a URL has for it."""
+    cwd = tmp_path / "search"
+    cwd.mkdir(mode=0o700)
+    secret = PASSWORD[:6]
+    databases = [postgresql.new_database() for _ in range(2)]
+    storage = postgresql.url(databases[0])
+    query = f"user={USER}&password={ESCAPED}"
+    tracking = f"postgresql://127.0.0.1:{postgresql.port}/{databases[1]}?{query}"
+    words = [f"hydra.sweeper.storage='{storage}'", f"tracker.mlflow.tracking_uri='{tracking}'"]
+    answer = train("-m", *given, *words, "lr=0.01,0.1", "hydra.sweeper.workers=1", cwd=cwd)
+    is_kept_secret(answer, cwd)
+    assert secret not in answer.stdout + answer.stderr
+    assert files_with(secret, cwd) == []
+    for database in databases:
+        with psycopg.connect(postgresql.url(database)) as connection:
+            names = connection.execute(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            ).fetchall()
+            assert names
+            for (name,) in names:
+                rows = connection.execute(f'SELECT * FROM "{name}"').fetchall()  # type: ignore[arg-type]
+                assert secret not in str(rows), name
+                assert SECRET not in str(rows), name

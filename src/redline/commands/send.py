@@ -30,7 +30,7 @@ def _send(cfg: DictConfig) -> None:
         if "mlflow" not in cfg.tracker:
             raise UserError(f"tracker={','.join(cfg.tracker) or 'none'}: has no outbox; allowed here: mlflow")
 
-        from redline.stores import check_tracking_uri, reach_store
+        from redline.stores import check_tracking_uri, first_line, reach_store
         from redline.training.outbox import drain
 
         uri, key = cfg.tracker.mlflow.tracking_uri, "tracker.mlflow.tracking_uri"
@@ -39,7 +39,7 @@ def _send(cfg: DictConfig) -> None:
             reach_store(uri)
         # Whatever the driver or the network raises, it is this address.
         except Exception as error:
-            raise OutageError(f"{key}={without_password(uri)}: {without_password(str(error))}") from error
+            raise OutageError(f"{key}={without_password(uri)}: {first_line(error)}") from error
         left = drain(cfg.tracker, float("inf"))
         if left is not None:
             raise OutageError(left)

@@ -52,7 +52,8 @@ def open_judged(url: str) -> JudgedStorage:
     """The storage at ``url``. Raises UserError where there is none with a search."""
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        file = (parsed.database or "").removeprefix("file:")
+        if parsed.get_backend_name() == "sqlite" and not Path(file).is_file():
             raise UserError(
                 f"storage={without_password(url)}: no such file; "
                 "allowed: the storage of a search that has begun"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from redline.command_line import Parser, begin_command, user_errors
 from redline.config import shipped
+from redline.files import check_writable
 
 
 def main() -> None:
@@ -19,6 +20,7 @@ def main() -> None:
     parser.add_argument("--reference", default=sweeper.reference, help=f"variant of the ratios {default}")
     with user_errors():
         given = parser.parse_args()
+        check_writable(given.searches, "--searches")
         from redline.report.load import load_search
         from redline.report.page import write_report
 

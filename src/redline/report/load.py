@@ -58,7 +58,7 @@ def _open(url: str, key: str, named: str) -> BaseStorage:
     if url.startswith("sqlite:"):
         file = make_url(url).database
         # Opening it would make it.
-        if file is None or not Path(file).is_file():
+        if file is None or not Path(file.removeprefix("file:")).is_file():
             raise UserError(f"{named}: not there; allowed: the storage of a search that was run")
     check_storage(url, key)
     return open_storage(url, _TIMEOUT, key)

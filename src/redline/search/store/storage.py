@@ -11,7 +11,7 @@ from redline.database import connect_arguments, first_opening
 from redline.errors import UserError
 from redline.search.store.patient_storage import PatientStorage
 from redline.secrets import without_password
-from redline.stores import ALLOWED, check_database, reach
+from redline.stores import ALLOWED, check_database, first_line, reach
 
 # Optuna warns of a missing answer in many lines; the search does in one.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -52,7 +52,7 @@ def open_storage(url: str, timeout: float, key: str = "storage") -> PatientStora
 
 
 def _refusal(url: str, parsed: URL, key: str, error: Exception) -> UserError:
-    reason = without_password((str(error).strip().splitlines() or [type(error).__name__])[0])
+    reason = first_line(error)
     if isinstance(error, ImportError) and parsed.get_driver_name() == "psycopg":
         reason = f"{reason}: install it with `pip install 'psycopg[binary]'`"
     return UserError(f"{key}={without_password(url)}: does not open ({reason}); {ALLOWED}")
