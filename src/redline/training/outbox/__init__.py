@@ -106,7 +106,7 @@ class Outbox:
 
     def page(self, path: str) -> str | None:
         """The address of a page of MLflow's UI, where there is one."""
-        return None if self.ui is None else f"{self.ui.rstrip('/')}/#/{path}"
+        return None if self.ui is None else f"{without_password(self.ui).rstrip('/')}/#/{path}"
 
     def lock(self, name: str) -> FileLock:
         """``sender``: held while it lives. ``opening``: no run is removed while it is opened."""
