@@ -70,14 +70,17 @@ Q = "norm_strategy.q={_target_: own_parts.%s}"
     [
         ([Q % "Raises"], ["norm_strategy.q: ", "own_parts.py:LINE: RuntimeError: not today"]),
         ([Q % "Broken"], ["norm_strategy.q: ", "own_parts.py:LINE: AttributeError", "nothing"]),
-        ([Q % "Narrow"], ["model: ", "shape"]),
+        ([Q % "Narrow"], ["norm_strategy.q: ", "gives the shape (2, 2, 16, 1)"]),
         ([Q % "NoSite"], ["norm_strategy.q._target_=own_parts.NoSite", "first argument is the site"]),
         ([Q % "NoModule"], ["norm_strategy.q._target_=own_parts.NoModule", "torch.nn.Module"]),
         ([Q % "Missing"], ["norm_strategy.q._target_=own_parts.Missing", "allowed"]),
         (["norm=qk", "norm_strategy.q._target_=redline.model.transforms.LayerNrm"], ["LayerNrm", "allowed"]),
         (["norm=qk", "+norm_strategy.q.spn=head"], ["norm_strategy.q.spn: unknown argument", "span, eps"]),
         (["norm_strategy.q={_target_: redline.model.transforms.SoftCap}"], ["norm_strategy.q.cap: not set"]),
-        ([Q % "Raises}, x: {_target_: os.system, command: ls"], ["norm_strategy.q"]),
+        (
+            ["norm=qk", "norm_strategy.q.span={_target_: os.system, command: ls}"],
+            ["norm_strategy.q.span", "no _target_"],
+        ),
         (
             ["+monitor.taps.mine={_target_: own_parts.Loud}"],
             ["monitor.taps.mine: ", "own_parts.py:LINE: KeyError"],

@@ -6,7 +6,7 @@ The Lightning side is `redline.data.datamodule.TokenData`.
 
 from redline.data.batches import train_batch, val_batches
 from redline.data.corpus import Corpus, PackagedCorpus, TextFiles
-from redline.data.from_config import corpus_identity, open_corpus
+from redline.data.from_config import build_source, corpus_identity, open_corpus
 from redline.data.huggingface import HuggingFace
 from redline.data.token_cache import TokenCorpus, prepare
 
@@ -16,6 +16,7 @@ __all__ = [
     "PackagedCorpus",
     "TextFiles",
     "TokenCorpus",
+    "build_source",
     "corpus_identity",
     "open_corpus",
     "prepare",

@@ -21,7 +21,7 @@ def open_corpus(cfg: Any) -> TokenCorpus:
     """
     data = cfg.data
     corpus = prepare(
-        _source(cfg),
+        build_source(cfg),
         vocab_size=cfg.model.vocab_size,
         val_fraction=data.val_fraction,
         token_type=str(data.token_type),
@@ -34,8 +34,9 @@ def open_corpus(cfg: Any) -> TokenCorpus:
 
 def corpus_identity(cfg: Any) -> str:
     """A digest of the corpus' content. Raises UserError where it cannot be read."""
-    return _source(cfg).identity()
+    return build_source(cfg).identity()
 
 
-def _source(cfg: Any) -> Corpus:
+def build_source(cfg: Any) -> Corpus:
+    """What `data.source` describes; nothing is read yet. Raises UserError."""
     return find_part("data.source", cfg.data.source, _SOURCE)()

@@ -9,11 +9,12 @@ from pathlib import Path
 import lightning as L
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from redline.config import check_settings
+from redline.data import build_source
 from redline.errors import UserError
 from redline.model import SITES
 from redline.monitor import Monitor
@@ -46,6 +47,7 @@ def check_parts(cfg: DictConfig) -> None:
     """Raise UserError for a setting out of bounds, and for what cannot be built of them."""
     check_settings(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
+    build_source(cfg)
     build_rules(cfg.divergence, object)
     check_trackers(cfg.tracker)
     mode, _ = build_forecaster(cfg.divergence)
@@ -97,6 +99,9 @@ def _train_tiny(cfg: DictConfig) -> None:
     for tap in monitor.taps.values():
         tap.every = 1
     module = build_module(cfg)
+    for name, part in module.model.named_modules():
+        if name.rpartition(".")[2] in SITES:
+            part.register_forward_hook(_keeps_shape)
     quieten()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Lightning: this is no run
@@ -117,6 +122,12 @@ def _train_tiny(cfg: DictConfig) -> None:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}") from error
+
+
+def _keeps_shape(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    # Another shape need not fail: it may be broadcast.
+    if output.shape != inputs[0].shape:
+        raise ValueError(f"gives the shape {(*output.shape,)} for {(*inputs[0].shape,)}")
 
 
 def _tiny_batches(cfg: DictConfig) -> DataLoader[Tensor]:
