@@ -85,6 +85,27 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         ),
         (["lr=0.1", "lr=("], ["lr"]),
         (["norm=qk,qkv"], ["norm", "-m"]),
+        (["norm=null"], ["norm=null", "allowed: baseline"]),
+        (["tracker=null"], ["tracker=null", "allowed: csv, mlflow, none"]),
+        (["data.source=null"], ["data.source=null", "allowed: a class"]),
+        (["optimizer.betas=0.9"], ["optimizer.betas=0.9", "from 0 to below 1"]),
+        (["optimizer.eps=abc"], ["optimizer.eps=abc", "above 0, up to 1"]),
+        (["+optimizer.typo=1"], ["optimizer.typo: unknown", "betas, eps"]),
+        (["optimizer._target_=torch.optim.SGD"], ["optimizer.betas: unknown", "momentum"]),
+        (["schedule._target_=nosuch.f"], ["schedule._target_=nosuch.f", "nosuch", "allowed: a function"]),
+        (["schedule._target_=os.system"], ["schedule._target_=os.system", "blocklisted"]),
+        (["schedule.warmup_steps=1000000"], ["schedule.warmup_steps=1000000", "trainer.max_steps=3"]),
+        (["schedule.final_fraction=-5"], ["schedule.final_fraction=-5", "from 0 to 1"]),
+        (["divergence.blow_up.patience=0"], ["divergence.blow_up.patience=0", "from 1 to"]),
+        (["data.sequence_length=-3"], ["data.sequence_length=-3", "from 1 to"]),
+        (["model.init_std=nan"], ["model.init_std=nan", "above 0"]),
+        (["model.width=1000000000"], ["model.width=1000000000", "from 1 to"]),
+        (["model.width=100000", "model.num_layers=900"], ["model.width=100000", "GiB"]),
+        (["seed=99999999999999999999"], ["seed=99999999999999999999", "from 0 to"]),
+        (["trainer.threads=100000"], ["trainer.threads=100000", "from 1 to"]),
+        (["trainer.resume=tiny.txt"], ["trainer.resume=tiny.txt", "weights and plain values"]),
+        (["tracker.mlflow.tracking_uri=5"], ["tracker.mlflow.tracking_uri=5", "text"]),
+        (["tracker.mlflow.send_timeout=abc"], ["tracker.mlflow.send_timeout=abc", "above 0"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
@@ -149,6 +170,17 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
         (["hydra.sweep.dir=/proc/x"], ["hydra.sweep.dir=/proc/x: cannot be made or written"]),
         (["hydra.sweep.dir="], ["hydra.sweep.dir=: ", "no folder is named"]),
         (["search.name=a/b"], ["search.name=a/b", "without /"]),
+        (["search.name=.."], ["search.name=..", "no . or ~ in front"]),
+        ([f"search.name={'x' * 300}"], ["search.name=xxx", "1 to 100 characters"]),
+        (["lr=range(0.1,1,1e-9)"], ["lr=range(0.1,1,1e-09)", "at most 1000"]),
+        (["lr=interval(0.1,1)", "hydra.sweeper.tolerance=1e-12"], ["lr=interval(0.1,1)", "at most 1000"]),
+        (["norm=qk", "norm_strategy.q._target_=redline.model.transforms.LayerNrm"], ["LayerNrm", "allowed"]),
+        (["trainer.max_steps=0"], ["trainer.max_steps=0", "from 1 to"]),
+        (["data.batch_size=100000"], ["data.batch_size=100000", "training part has"]),
+        (
+            ["hydra.sweeper.key=optimizer.weight_decay", "optimizer.weight_decay=1,2000"],
+            ["2000", "from 0 to"],
+        ),
         (["hydra.sweeper.jobs=0"], ["hydra.sweeper.jobs=0", "from 1 to 10000, or null"]),
         (["hydra.sweeper.jobs=2"], ["hydra.sweeper.jobs=2", "hydra/launcher", "submitit_slurm"]),
         (["hydra.sweeper.jobs=many"], ["jobs", "many"]),
@@ -163,11 +195,13 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else "",
 )
 def test_a_search_that_cannot_work_is_refused(
-    ask: Ask, tmp_path: Path, words: list[str], said: list[str]
+    ask: Ask, shared: Path, tmp_path: Path, words: list[str], said: list[str]
 ) -> None:
+    tokens = f"data.cache_dir={shared / 'tokens'}"
     about_studies = words[0].startswith("hydra.sweeper.storage=")
     may_leave = {"optuna.db", "optuna.db.lock"} if about_studies else ()
-    is_refused(ask("-m", *SMALL, "norm=qk", *words, cwd=tmp_path), *said, cwd=tmp_path, may_leave=may_leave)
+    answer = ask("-m", *SMALL, tokens, "norm=qk", *words, cwd=tmp_path)
+    is_refused(answer, *said, cwd=tmp_path, may_leave=may_leave)
 
 
 def test_a_wrong_password_is_refused_and_not_repeated(

@@ -268,10 +268,12 @@ PICKY = """
 import uuid
 from pathlib import Path
 
+from lightning.pytorch.loggers import Logger
+
 from redline.errors import UserError
 
 
-class Picky:
+class Picky(Logger):
     def __init__(self, run):
         Path("tries").mkdir(exist_ok=True)
         Path("tries", uuid.uuid4().hex).touch()

@@ -30,6 +30,7 @@ def run_cfg(composed: Callable[..., DictConfig], text: Path) -> Callable[..., Di
         "model.vocab_size=300",
         "model.sequence_length=16",
         "trainer.max_steps=12",
+        "schedule.warmup_steps=5",
         "trainer.checkpoint_every=4",
         "trainer.precision=fp32",
         "trainer.accelerator=cpu",

@@ -116,8 +116,8 @@ def test_a_crashed_run_is_marked_failed_keeps_its_curve_and_goes_on_in_place(
 
 
 def test_a_named_checkpoint_can_be_gone_on_from_with_more_steps(run_cfg, store, client, tmp_path):
-    _first, _ = train(run_cfg(*store["overrides"]), tmp_path / "first", search="resumed")
-    cfg = run_cfg(*store["overrides"], "trainer.max_steps=16")
+    _first, _ = train(run_cfg(*store["overrides"], "schedule=constant"), tmp_path / "first", search="resumed")
+    cfg = run_cfg(*store["overrides"], "schedule=constant", "trainer.max_steps=16")
     cfg.trainer.resume = str(tmp_path / "first" / CHECKPOINT)
     outcome, losses = train(cfg, tmp_path / "second", search="resumed")
     assert (outcome.step, sorted(losses)) == (15, [12, 13, 14, 15])

@@ -310,7 +310,7 @@ def test_no_password_is_kept_or_told(run_cfg, tmp_path):
     os.kill(process, signal.SIGKILL)
     kept = [path.read_bytes() for path in (tmp_path / "outbox").rglob("*") if path.is_file()]
     kept += [str(path).encode() for path in (tmp_path / "outbox").rglob("*")]
-    assert any(b"//***@127.0.0.1" in content for content in kept)
+    assert any(b"me:***@127.0.0.1" in content for content in kept)
     assert not [content for content in kept if b"se/cr" in content or b"et@127" in content]
 
 

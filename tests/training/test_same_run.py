@@ -39,8 +39,7 @@ def stopped(run_cfg, tmp_path_factory):
 )
 @pytest.mark.parametrize("named", [True, False], ids=["trainer.resume", "hydra.run.dir"])
 def test_another_run_is_named_key_by_key(run_cfg, stopped, override, said, named):
-    cfg = run_cfg("schedule=constant", "schedule.warmup_steps=1", override)
-    cfg.schedule.warmup_steps = 2
+    cfg = run_cfg("schedule=constant", "schedule.warmup_steps=5", override)
     cfg.trainer.resume = str(stopped / CHECKPOINT) if named else None
     with pytest.raises(UserError, match=said) as error:
         check_resume(cfg, stopped)
@@ -96,7 +95,7 @@ def test_a_crafted_checkpoint_runs_no_code(run_cfg, stopped, tmp_path, where):
     else:
         (state["state_dict"] if where == "state_dict" else state)["extra"] = Touch(mark)
         AtomicCheckpointIO().save_checkpoint(state, path)  # with the right digest
-    for directory, resume in ((tmp_path, None), (tmp_path / "new", str(path))):
+    for directory, resume in ((tmp_path / "new", str(path)), (tmp_path, None)):
         cfg = run_cfg("schedule=constant")
         cfg.trainer.resume = resume
         with pytest.raises(UserError, match="weights and plain values"):

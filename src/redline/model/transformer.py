@@ -76,7 +76,10 @@ class Transformer(nn.Module):
                 f"allowed: a multiple of {num_heads}"
             )
         if positions == "rope" and width // num_heads % 2:
-            raise UserError(f"model.positions=rope: needs an even head width, got {width // num_heads}")
+            raise UserError(
+                f"model.width={width}: divided by model.num_heads={num_heads} it is odd; allowed with "
+                "model.positions=rope: an even head width"
+            )
         strategy = NormStrategy(transforms, width, num_heads, num_layers)
         self.embedding = nn.Embedding(vocab_size, width)
         self.positions = POSITIONS[positions](sequence_length, width, num_heads, rope_base)

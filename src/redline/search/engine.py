@@ -45,7 +45,8 @@ def begin(search: Search, pool: Pool) -> Begun:
     search.check()
     options = search.options
     trainables = {variant.name: variant.trainable for variant in search.variants}
-    settings = _result("check", pool.call(tasks.check, (trainables,), tries=options.retries + 1))
+    ended = pool.call(tasks.check, (trainables,), hear=_print, tries=options.retries + 1)
+    settings = _result("check", ended)
     rest = {
         "key": options.key,
         "seeds": options.seeds,
@@ -58,6 +59,10 @@ def begin(search: Search, pool: Pool) -> Begun:
     storage = open_storage(options.storage, options.storage_timeout, f"{search.prefix}storage")
     name = choose_name(storage, search.name, asked, search.names, search.name_key)
     return Begun(search, name, search.place(name), asked, storage)
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:

@@ -51,17 +51,18 @@ class Training(Trainable):
         return cfg
 
     def settings(self) -> Mapping[str, Any]:
+        from redline.data import open_corpus
+
         with _users_mistakes():
+            open_corpus(self.cfg)  # one that is too small is told before the search has a folder
             settings = deciding_settings(self.cfg)
         del settings["seed"]
         _drop(settings, self.key.split("."))
         return settings
 
     def facts(self) -> Facts:
-        from redline.data import open_corpus
         from redline.training.build import count_parameters, precision_of
 
-        open_corpus(self.cfg)
         data = self.cfg.data
         return Facts(
             max_steps=self.max_steps,

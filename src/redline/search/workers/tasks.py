@@ -18,7 +18,8 @@ CURVE = "curve.bin"  # in a trial's directory: the steps that it has reported
 
 def check(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Mapping[str, Any]]:
     """Find what is wrong with the settings; gives what decides outcomes, by variant. Raises UserError."""
-    for trainable in trainables.values():
+    for name, trainable in trainables.items():
+        send(f"checking {name}")
         trainable.check()
     return {name: _plain(name, trainable.settings()) for name, trainable in trainables.items()}
 
