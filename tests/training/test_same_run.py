@@ -59,7 +59,7 @@ def test_steps_are_added_only_where_the_schedule_of_those_done_stays(run_cfg, st
     longer = run_cfg("schedule=constant", "trainer.max_steps=20")
     check_resume(longer, stopped)
     with pytest.raises(Stopped):
-        train(run_cfg("schedule=cosine"), tmp_path, stop_at=6)
+        train(run_cfg("schedule=cosine"), tmp_path, stop_at=10)
     with pytest.raises(UserError, match=r"max_steps: 12 .* 20 asked.*schedule=constant"):
         check_resume(run_cfg("schedule=cosine", "trainer.max_steps=20"), tmp_path)
 

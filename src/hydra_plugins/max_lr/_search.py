@@ -38,7 +38,6 @@ def search(
     options, command = split_settings(settings)
     here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
     _check(command, here)
-    check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
     loader = hydra_context.config_loader
     ladder, choices, keys = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
@@ -54,8 +53,9 @@ def search(
         prefix="hydra.sweeper.",
         name_key="search.name",
     )
+    asked.check()
+    check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
     if command.dry_run:
-        asked.check()
         lengths = {variant.name: variant.trainable.max_steps for variant in variants}
         print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
         return None
