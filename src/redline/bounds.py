@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from redline.errors import UserError
+from redline.secrets import without_password
 
 Positive = Annotated[float, Gt(0), Le(10**9)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -50,8 +51,8 @@ def _validator(annotation: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as the command line would have it, in one short line."""
-    text = " ".join(_text(value).split())
+    """A value as the command line would have it, in one short line and without a password."""
+    text = without_password(" ".join(_text(value).split()))
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 

@@ -109,22 +109,13 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def _make(key: str, target: Any, arguments: Mapping[str, Any], *given: Any, **more: Any) -> Any:
-    with mistakes_in(key):
+    try:
         return target(*given, **arguments, **more)
-
-
-class mistakes_in:  # noqa: N801  # reads as a statement
-    """Whatever a part raises is told in one line with its key, and the place in the user's own file."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            raise UserError(f"{self.key}: {told(error)}") from error
+    except UserError:
+        raise
+    # Whatever a part of the user's own raises.
+    except Exception as error:
+        raise UserError(f"{key}: {told(error)}") from error
 
 
 def told(error: Exception) -> str:

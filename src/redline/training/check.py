@@ -117,10 +117,10 @@ def _train_tiny(cfg: DictConfig) -> None:
         )
         try:
             trainer.fit(module, _tiny_batches(cfg))
+        except UserError:
+            raise
         # Whatever a part of the user's own raises.
         except Exception as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}") from error
 
 

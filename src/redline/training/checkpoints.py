@@ -131,13 +131,13 @@ def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Checkpoint | None:
 
 def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
     """Raise UserError where ``trainer.resume`` names no checkpoint of this run, or ``directory`` holds that
-    of another or of a finished one. Whether a checkpoint is whole is not looked at.
+    of another or of a finished one. Whether the named one is whole is not looked at.
     """
     if (named := cfg.trainer.resume) is not None:
         if not Path(named).is_file():
             raise UserError(f"trainer.resume={named}: no such file; allowed: the path of a checkpoint")
         _same_run(Path(named), cfg, directory)
-    elif directory is not None and (path := directory / CHECKPOINT).is_file():
+    elif directory is not None and (path := directory / CHECKPOINT).is_file() and _is_whole(path):
         found = _same_run(path, cfg, directory)
         if found.step >= found.run.settings["trainer"]["max_steps"]:
             raise UserError(
