@@ -23,7 +23,7 @@ class Options:
     vote: str
     doubt: Annotated[float, Gt(0), Le(1)]  # a probability
     short_run_steps: Count | None
-    retries: Annotated[int, Ge(0), Le(1000)]
+    retries: Annotated[int, Ge(0), Le(10**9)]
     heartbeat_every: Positive  # seconds
     heartbeat_timeout: Positive
     storage_timeout: Positive
