@@ -1,12 +1,15 @@
 """What a search looks like once it is read back."""
 
 import math
+import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_up_store import LADDER, ODD_NAME, Stores, read_search
 from mlflow import MlflowClient
+from sqlalchemy import make_url
 
 from redline.errors import UserError
 from redline.report import load_search
@@ -161,6 +164,20 @@ def test_where_there_is_no_storage_none_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"storage=sqlite:///.*not there"):
         read_search(Stores(f"sqlite:///{tmp_path}/optuna.db", None, tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_crafted_name_in_a_store_leaves_no_folder_of_its_own(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crafted = tmp_path / "optuna.db"
+    shutil.copy(make_url(stores.storage).database, crafted)
+    with sqlite3.connect(crafted) as store:
+        store.execute("UPDATE study_user_attributes SET value_json = '\"../../evil\"' WHERE key = 'search'")
+    with pytest.raises(SystemExit) as ended:
+        ask(replace(stores, storage=f"sqlite:///{crafted}", searches=tmp_path / "a/b"), monkeypatch)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: search=../../evil: allowed: a name without /")
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("evil", "report")]
 
 
 def test_the_command_says_where_the_report_is(

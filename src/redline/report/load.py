@@ -13,6 +13,7 @@ from redline.errors import UserError
 from redline.report.curves import Curves
 from redline.report.search import Run, Search, Variant
 from redline.search.policy.verdicts import Point, bracket, rung_verdicts
+from redline.search.request import check_name
 from redline.search.store.record import RecordedVariant, read_searches
 from redline.search.store.storage import check_storage, open_storage
 from redline.secrets import without_password
@@ -49,6 +50,7 @@ def search_in(
     known = read_searches(_open(storage, key, named))
     variants = known[_choose(name, known, named)]
     its = variants[0]
+    check_name("search", its.search)  # as the store has it: the report's folder is named after it
     curves = Curves(its.search, tracking_uris)
     shown = tuple(_variant(variant, curves) for variant in variants)
     return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)

@@ -13,7 +13,7 @@ from redline.errors import UserError
 from redline.search.console.display import Display
 from redline.search.console.table import result_table
 from redline.search.coordinator import Coordinator
-from redline.search.request import AtEnd, EndedSearch, Search
+from redline.search.request import AtEnd, EndedSearch, Search, check_name
 from redline.search.result import SearchResult, VariantResult
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.searches import choose_name, open_studies
@@ -58,6 +58,7 @@ def begin(search: Search, pool: Pool) -> Begun:
     search.home.mkdir(parents=True, exist_ok=True)
     storage = open_storage(options.storage, options.storage_timeout, f"{search.prefix}storage")
     name = choose_name(storage, search.name, asked, search.names, search.name_key)
+    check_name(search.name_key, name)  # it may be that of a search in the storage
     return Begun(search, name, search.place(name), asked, storage)
 
 

@@ -42,8 +42,9 @@ def choose_name(
     for name, facts in known.items():
         if facts["fingerprint"] == asked and not facts.get("finished"):
             return name
-    stem = "-".join(variant.replace(", ", "-").replace("/", "-") for variant in variants)[:_LONGEST_NAME]
-    return f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    words = "-".join(variant.replace(", ", "-") for variant in variants)[:_LONGEST_NAME]
+    stem = "".join("-" if letter in "/\\" or not letter.isprintable() else letter for letter in words)
+    return f"{stem.strip(' .~')}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def open_studies(
