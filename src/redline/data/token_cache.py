@@ -43,6 +43,7 @@ class TokenCorpus:
     vocab_size: int  # tokens the tokenizer has: as asked for, or fewer on a small corpus
     fingerprint: str
     path: Path  # the folder; its tokenizer.json is a Hugging Face `tokenizers` file
+    identity: str  # of the text; see `Corpus.identity`
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Manifest:
 
     @property
     def is_sound(self) -> bool:
-        """Whether these are numbers that a corpus can have: whoever wrote the file may have written any."""
+        """Whether a corpus can have these numbers: a crafted file may hold any."""
         counts = (self.train_tokens, self.val_tokens, self.vocab_size)
         sizes = (self.unigram_entropy, self.bytes_per_token)
         return all(type(count) is int and count > 0 for count in counts) and all(
@@ -94,19 +95,20 @@ def prepare(
             f"data.val_fraction={val_fraction}: out of range; allowed: more than 0 and less than 1"
         )
 
+    identity = corpus.identity()
     fingerprint = _fingerprint(
         format=FORMAT,
         tokenizers=importlib.metadata.version("tokenizers"),
-        corpus=corpus.identity(),
+        corpus=identity,
         vocab_size=vocab_size,
         val_fraction=val_fraction,
         token_type=str(dtype),
     )
     folder = Path(cache_dir) / fingerprint
-    opened = _open(folder, fingerprint, dtype, vocab_size)
+    opened = _open(folder, fingerprint, dtype, vocab_size, identity)
     if opened is None:
         _build(folder, fingerprint, corpus, vocab_size, val_fraction, dtype)
-        opened = _open(folder, fingerprint, dtype, vocab_size)
+        opened = _open(folder, fingerprint, dtype, vocab_size, identity)
         assert opened is not None, f"{folder}: a cache just written does not open"
     return opened
 
@@ -115,7 +117,9 @@ def _fingerprint(**settings: object) -> str:
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _open(folder: Path, fingerprint: str, dtype: np.dtype, vocab_size: int) -> TokenCorpus | None:
+def _open(
+    folder: Path, fingerprint: str, dtype: np.dtype, vocab_size: int, identity: str
+) -> TokenCorpus | None:
     """None when there is no complete and undamaged cache."""
     manifest_path = folder / "manifest.json"
     if not manifest_path.exists():
@@ -147,6 +151,7 @@ def _open(folder: Path, fingerprint: str, dtype: np.dtype, vocab_size: int) -> T
         vocab_size=manifest.vocab_size,
         fingerprint=fingerprint,
         path=folder,
+        identity=identity,
     )
 
 

@@ -76,7 +76,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
                 RunCheckpoint(
                     directory,
                     cfg.trainer.checkpoint_every,
-                    RunState(trackers.run_key or key, precision, deciding_settings(cfg)),
+                    RunState(trackers.run_key or key, precision, deciding_settings(cfg, corpus.identity)),
                 ),
             ],
             plugins=[AtomicCheckpointIO()],

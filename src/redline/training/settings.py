@@ -9,8 +9,11 @@ _NO_MATTER = ("search", "tracker", "monitor", "divergence")
 _NO_MATTER_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")
 
 
-def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
-    """The settings as plain values; of the corpus its content, not its place. Raises UserError."""
+def deciding_settings(cfg: DictConfig, corpus: str | None = None) -> dict[str, Any]:
+    """The settings as plain values; of the corpus its content, not its place. Raises UserError.
+
+    ``corpus``: its identity where that is known; it takes a reading of the whole text.
+    """
     from redline.data import corpus_identity
 
     settings: Any = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
@@ -22,5 +25,5 @@ def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
         settings["trainer"].pop(key)
     for key in ("cache_dir", "path", "source"):
         settings["data"].pop(key)
-    settings["data"]["corpus"] = corpus_identity(cfg)
+    settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
     return settings

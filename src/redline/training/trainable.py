@@ -54,8 +54,8 @@ class Training(Trainable):
         from redline.data import open_corpus
 
         with _users_mistakes():
-            open_corpus(self.cfg)  # one that is too small is told before the search has a folder
-            settings = deciding_settings(self.cfg)
+            corpus = open_corpus(self.cfg)  # one that is too small is told before the search has a folder
+            settings = deciding_settings(self.cfg, corpus.identity)
         del settings["seed"]
         _drop(settings, self.key.split("."))
         return settings

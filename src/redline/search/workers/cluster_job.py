@@ -20,32 +20,32 @@ def run_command(words: Sequence[str], folder: str, hidden: Collection[str], cfg:
     ``cfg`` is what Hydra hands to a job, and not used.
     """
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    farewells = _Farewells()
+    signals = _Signals()
     # A file, not a pipe: what the command leaves behind would keep a pipe open for seconds.
-    with tempfile.TemporaryFile("w+", errors="replace") as errors, handled(farewells.hear):
+    with tempfile.TemporaryFile("w+", errors="replace") as errors, handled(signals.hear):
         try:
             # Its own session, or a terminal's Ctrl-C would reach it beside our SIGTERM.
             with subprocess.Popen(
                 [sys.executable, *words], cwd=folder, env=environment, stderr=errors, start_new_session=True
             ) as command:
-                farewells.command = command
+                signals.command = command
                 try:
-                    if farewells.heard is not None:
-                        farewells.tell()
+                    if signals.heard is not None:
+                        signals.pass_on()
                     status = command.wait()
                 except BaseException:
-                    farewells.tell()
+                    signals.pass_on()
                     raise
         finally:
             errors.seek(0)
             said = errors.read()
             print(said, end="", file=sys.stderr, flush=True)
-    if farewells.heard is not None:
-        sys.exit(128 + farewells.heard)
+    if signals.heard is not None:
+        sys.exit(128 + signals.heard)
     return status, (said.strip().splitlines() or [""])[-1]
 
 
-class _Farewells:
+class _Signals:
     """Notes the signals to end, of which clusters and terminals send several; the command hears of one."""
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class _Farewells:
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         self.heard = self.heard or number
-        self.tell()
+        self.pass_on()
 
-    def tell(self) -> None:
+    def pass_on(self) -> None:
         if self.command is not None and not self._told:
             self._told = True
             self.command.terminate()

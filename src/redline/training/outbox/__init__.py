@@ -19,8 +19,9 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 from filelock import FileLock, Timeout
@@ -64,11 +65,20 @@ class RunFolder:
         path = self.path / "state.json"
         return RunState(**json.loads(path.read_bytes())) if path.exists() else None
 
+    @cached_property
+    def _metrics(self) -> IO[bytes]:
+        # Kept open: a shared file system waits at each opening and closing.
+        return (self.path / "metrics.jsonl").open("ab", buffering=0)
+
     def append(self, step: int, time: int, values: Mapping[str, float]) -> None:
         """Metrics; they are in the file before this returns."""
         line = json.dumps([step, time, values], separators=(",", ":"))
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write(b"\n%s\n" % line.encode())  # on its own line, also after one that was torn
+        self._metrics.write(b"\n%s\n" % line.encode())  # on its own line, also after one that was torn
+
+    def close(self) -> None:
+        """Nothing more is written here."""
+        self._metrics.close()
+        self.writing.release()
 
     def metrics(self, offset: int) -> tuple[list[Any], int]:
         """Those from ``offset`` on, `BATCH` bytes of them or all that there are; and where they end."""

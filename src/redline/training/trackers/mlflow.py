@@ -23,6 +23,7 @@ from redline.tracked_runs import RUN_KEY
 from redline.training.outbox import Outbox, RunState, start_sender
 from redline.training.trackers.trackers import TrackedRun, new_run_key
 
+_LOOK_EVERY = 0.5  # seconds between two looks for the run's page: it is asked for at each step
 _CHECK_EVERY = 30.0  # seconds between two looks at the sender
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class MLFlowOutboxLogger(Logger):
             self._state = replace(self._state, began=before.began, tags=before.tags)
         self.set_tags(run.tags)
         self._page: str | None = None
+        self._looked = 0.0
         self._checked, self._warned = time.monotonic(), False
         self._outbox.note_trouble("")
         start_sender(self._outbox)
@@ -73,8 +75,11 @@ class MLFlowOutboxLogger(Logger):
     @property
     def page(self) -> str | None:
         """The run's page in MLflow's UI, once MLflow has the run."""
-        if self._page is None and (run_id := self._folder.run_id) is not None:
-            self._page = self._outbox.page(f"runs/{run_id}")
+        now = time.monotonic()
+        if self._page is None and now - self._looked > _LOOK_EVERY:
+            self._looked = now
+            run_id = self._folder.run_id
+            self._page = None if run_id is None else self._outbox.page(f"runs/{run_id}")
         return self._page
 
     def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
@@ -98,12 +103,14 @@ class MLFlowOutboxLogger(Logger):
     def log_file(self, name: str, content: bytes) -> None:
         path = self._folder.files / name
         path.parent.mkdir(exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
+        unfinished = path.with_name(f"{path.name}.tmp")
+        unfinished.write_bytes(content)  # not atomic_write: training does not wait for the disk
+        unfinished.replace(path)
 
     def end(self, status: str) -> None:
         self._become(status=status, ended=_now())
-        self._folder.writing.release()
+        self._looked = 0.0  # the outcome names the page if there is one by now
+        self._folder.close()
         start_sender(self._outbox)
 
     def _become(self, **changes: Any) -> None:
