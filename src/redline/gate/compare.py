@@ -1,6 +1,6 @@
 """What got worse between two results of the same question, variant by variant. Pure numbers.
 
-**LR.** An edge is known as an interval: `max_stable_lr_90`; from the top rung up for a variant that is
+**LR.** An edge is known as an interval: `max_useful_lr_90`; from the top rung up for a variant that is
 censored above; from 0 to the lowest rung for one censored below. The new edge is worse when its interval
 lies wholly below the baseline's: while the two overlap, one edge may lie in both, and another seed
 moves an edge by a rung too (`bench/gate_noise.py` shows how often). A variant that had an answer and now has
@@ -71,7 +71,7 @@ def compare(
 
 def compare_lr(before: VariantResult, now: VariantResult, ladder: Sequence[float]) -> Change:
     was, is_now = edge_interval(before, ladder), edge_interval(now, ladder)
-    edges = before.max_stable_lr, now.max_stable_lr
+    edges = before.max_useful_lr, now.max_useful_lr
     if was is None:
         return Change(*edges, False, "the baseline has no answer", is_now)
     if is_now is None:
@@ -94,13 +94,13 @@ def edge_interval(its: VariantResult, ladder: Sequence[float]) -> tuple[float, f
     if its.censored == "below":
         return 0.0, ladder[0]
     # Old results have no interval; their bracket is used.
-    low, high = its.max_stable_lr, its.first_diverged_lr
-    return its.max_stable_lr_90 or (None if low is None or high is None else (low, high))
+    low, high = its.max_useful_lr, its.first_diverged_lr
+    return its.max_useful_lr_90 or (None if low is None or high is None else (low, high))
 
 
 def compare_loss(before: VariantResult, now: VariantResult, tolerance: float, confidence: float) -> Change:
-    edge = before.max_stable_lr
-    if edge is None or edge != now.max_stable_lr:
+    edge = before.max_useful_lr
+    if edge is None or edge != now.max_useful_lr:
         return _compare_lowest(before, now, tolerance)
     old, new = _losses(before), _losses(now)
     means = (fmean(old.values()) if old else None, fmean(new.values()) if new else None)
@@ -141,7 +141,7 @@ def _compare_lowest(before: VariantResult, now: VariantResult, tolerance: float)
     if old is None or new is None:
         return Change(old, new, old is not None, "no loss to compare")
     worse = new - old > tolerance
-    apart = "no edges" if before.max_stable_lr == now.max_stable_lr else "the edges differ"
+    apart = "no edges" if before.max_useful_lr == now.max_useful_lr else "the edges differ"
     why = f"{apart}: lowest losses, at {before.best_lr:g} and {now.best_lr:g}, {_by(worse, tolerance)}"
     return Change(old, new, worse, why)
 

@@ -52,20 +52,20 @@ def result_notes(result: SearchResult) -> list[str]:
 
 
 def _cells(its: VariantResult, result: SearchResult, reference: str) -> list[str]:
-    edge, ladder, interval = its.max_stable_lr, result.ladder, its.max_stable_lr_90
+    edge, ladder, interval = its.max_useful_lr, result.ladder, its.max_useful_lr_90
     rule, step = its.first_diverged_reason, its.first_diverged_step
     if its.censored == "above":
         shown, diverged = f"≥ {ladder[-1]:g}, censored", "none"
     elif its.censored == "below":
         shown, diverged = f"< {ladder[0]:g}, censored", f"{ladder[0]:g}"
     else:
-        shown = "open" if edge is None else f"{edge:g}" + ("*" if its.stable_above else "")
+        shown = "open" if edge is None else f"{edge:g}"
         diverged = _number(its.first_diverged_lr, "g")
     return [
         shown,
         "–" if interval is None else f"{interval[0]:.2g}–{interval[1]:.2g}",
         diverged,
-        *([_ratio(edge, result.variants[reference].max_stable_lr)] if reference in result.variants else []),
+        *([_ratio(edge, result.variants[reference].max_useful_lr)] if reference in result.variants else []),
         _number(its.val_perplexity, ".2f") if result.in_nats else _number(its.val_loss, ".4g"),
         "–" if rule is None else rule if step is None else f"{rule} at {step}",
         str(its.trials),
@@ -82,9 +82,6 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _notes(name: str, its: VariantResult, label: str) -> Iterator[str]:
-    if its.stable_above:
-        again = _listed(its.stable_above)
-        yield f"* {name}: not monotone, stable again at {again}; the edge is the first divergence."
     if its.censored == "above":
         yield f"{name}: no {label} of the ladder diverged; the edge lies higher."
     elif its.censored == "below" and its.first_diverged_reason == "no_learning":
