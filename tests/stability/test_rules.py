@@ -151,6 +151,21 @@ def test_an_outcome_survives_as_plain_values(its):
     assert Outcome.from_dict(json.loads(json.dumps(asdict(its)))) == its
 
 
+@pytest.mark.parametrize(
+    ("floor", "initial_loss", "known"),
+    [
+        (5.5, 6.0, 5.5),
+        (0.0, 6.0, 0.0),
+        (None, 6.0, 6.0),
+        (NAN, 6.0, 6.0),
+        (None, INF, None),
+        (None, NAN, None),
+    ],
+)
+def test_where_no_floor_is_given_the_initial_loss_is_one(floor, initial_loss, known):
+    assert replace(outcome(4.0), floor=floor, initial_loss=initial_loss).known_floor == known
+
+
 def test_an_outcome_of_before_there_were_cuts_is_read():
     plain = asdict(outcome(4.0))
     del plain["cut"]

@@ -1,5 +1,6 @@
 """The result of one training run."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class Outcome:
     val_loss: float | None
     initial_loss: float
     train_loss: float
-    floor: float | None = None  # the score of a model that ignores its context
+    floor: float | None = None  # the score of a model that ignores its context, where the trainable gives it
     numbers: Mapping[str, float] = field(default_factory=dict)  # further ones, such as perplexity
     spikes: int = 0
     page: str | None = field(default=None, compare=False)  # where its curves are
@@ -63,6 +64,12 @@ class Outcome:
     @property
     def diverged(self) -> bool:
         return self.reason is not None
+
+    @property
+    def known_floor(self) -> float | None:
+        """The score of a model that knows nothing: the floor, or the initial loss where none is given."""
+        floors = (self.floor, self.initial_loss)
+        return next((its for its in floors if its is not None and math.isfinite(its)), None)
 
 
 @dataclass(frozen=True)
