@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from gate_helpers import LADDER, entry, result
+from gate_helpers import LADDER, entry, posterior, result
 
 from redline.command_line import user_errors
 from redline.gate import __main__ as gate
-from redline.search.result import SearchResult
+from redline.search.result import VERSION, SearchResult
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -34,7 +34,7 @@ def ask(tmp_path, monkeypatch, capsys):
 
 def content(its):
     """What the file of a result holds."""
-    return json.loads(json.dumps(asdict(its)))
+    return json.loads(json.dumps({"version": VERSION, **asdict(its)}))
 
 
 def written(path, its):
@@ -47,14 +47,14 @@ def written(path, its):
 
 
 GOOD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(2, {"0": 4.0}))
-BAD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(0, {"0": 4.0}, max_stable_lr_90=(0.05, 0.2)))
+BAD = result(qk=entry(1, {"0": 4.0, "1": 4.1}), qkv=entry(0, {"0": 4.0}))
 
 
 def test_a_result_passes_against_itself(ask, tmp_path):
     status, out, err = ask(written(tmp_path / "a.json", GOOD), written(tmp_path / "b.json", GOOD))
     assert (status, err) == (0, "")
     assert "nothing got worse" in out
-    assert "0.2 → 0.2" in out
+    assert "0.25 → 0.25" in out
 
 
 def test_what_got_worse_is_named(ask, tmp_path):
@@ -62,16 +62,16 @@ def test_what_got_worse_is_named(ask, tmp_path):
     assert status == 1
     assert "worse: qkv\n" in out
     row = next(line for line in out.splitlines() if line.split()[:1] == ["qkv"])
-    assert "0.4 → 0.1" in row
+    assert "0.5 → 0.125" in row
     assert "WORSE" in row
 
 
 def test_tolerance_and_confidence_are_the_callers(ask, tmp_path):
     near = result(qk=entry(1, {"0": 4.0}))
-    far = result(qk=entry(1, {"0": 4.2}))
+    far = result(qk=entry(1, {"0": 4.3}))
     paths = written(tmp_path / "a.json", near), written(tmp_path / "b.json", far)
     assert ask(*paths)[0] == 1
-    assert ask(*paths, "--tolerance=0.3")[0] == 0
+    assert ask(*paths, "--tolerance=0.4")[0] == 0
     before = result(qk=entry(1, {"0": 4.0, "1": 4.1, "2": 4.2}))
     after = result(qk=entry(1, {"0": 4.0, "1": 4.2, "2": 4.4}))
     paths = written(tmp_path / "c.json", before), written(tmp_path / "d.json", after)
@@ -90,15 +90,58 @@ def test_without_new_the_newest_search_is_compared_but_not_the_baseline_with_its
     assert ask(older)[0] == 0  # `newest` remains
 
 
-def test_an_old_result_is_still_compared(ask, tmp_path):
-    old = content(GOOD)
-    del old["key"], old["label"]
-    for its in old["variants"].values():
-        del its["val_losses"], its["max_stable_lr_90"], its["first_diverged_step"], its["short_runs"]
-        its["short_runs"] = 0
-    paths = written(tmp_path / "old.json", old), written(tmp_path / "new.json", GOOD)
-    assert ask(*paths)[0] == 0
-    assert ask(*reversed(paths))[0] == 0
+OLD_ENTRY = {
+    "max_stable_lr": 0.2,
+    "first_diverged_lr": 0.4,
+    "censored": None,
+    "first_diverged_reason": "degraded",
+    "val_loss": 4.05,
+    "best_lr": 0.1,
+    "best_val_loss": 4.0,
+    "trials": 4,
+    "optimizer_steps": 400,
+    "grid_steps": 1200,
+    "first_diverged_step": 99,
+    "max_stable_lr_90": [0.19, 0.42],
+    "val_losses": {"0": 4.0, "1": 4.1},
+    "val_perplexity": 57.4,
+    "short_runs": 0,
+    "stable_above": [],
+    "open": [],
+    "max_steps": 100,
+    "parameters": 1000,
+    "tokens_per_step": 512,
+    "precision": "fp32",
+}
+
+
+@pytest.mark.parametrize(
+    "gone", [(), ("max_stable_lr_90", "val_losses", "first_diverged_step", "short_runs")]
+)
+def test_an_old_result_is_compared_by_its_interval_and_named_as_old(ask, tmp_path, gone):
+    """Before there were intervals, a result had the bracket's two ends."""
+    entries = {"qk": {key: its for key, its in OLD_ENTRY.items() if key not in gone}}
+    old = {"search": "s", "ladder": LADDER, "seeds": 3, "variants": entries}
+    if not gone:
+        old |= {"version": 1, "key": "lr", "label": "LR"}
+    stored = written(tmp_path / "old.json", old)
+    same = written(tmp_path / "same.json", result(qk=entry(1, {"0": 4.0, "1": 4.1})))
+    lower = entry(0, {"0": 4.0}, useful_quantiles=posterior(0.1, 0.1))
+    for pair, status in (((stored, same), 0), ((same, stored), 0), ((stored, stored), 0)):
+        assert ask(*pair)[0] == status
+    status, out, _ = ask(stored, written(tmp_path / "lower.json", result(qk=lower)))
+    assert status == 1
+    assert f"{stored}: old form (version 1)" in out
+    assert "not compared" in out
+
+
+def test_another_recipe_is_told(ask, tmp_path):
+    before, after = (replace(GOOD, recipe={"weight_decay": decay, "clip": 1.0}) for decay in (0.1, 0.01))
+    paths = written(tmp_path / "a.json", before), written(tmp_path / "b.json", after)
+    status, out, _ = ask(*paths)
+    assert status == 0
+    assert "another recipe than the baseline's: weight_decay 0.1 → 0.01" in out
+    assert "clip" not in out
 
 
 @pytest.mark.parametrize(
@@ -124,6 +167,7 @@ def test_an_old_result_is_still_compared(ask, tmp_path):
             replace(GOOD, key="weight_decay"),
             "hydra.sweeper.key=weight_decay: allowed: the baseline's, lr",
         ),
+        (GOOD, replace(GOOD, lost_share=0.5), "hydra.sweeper.lost_share=0.5: allowed: the baseline's, 0.25"),
         (GOOD, replace(GOOD, variants={"qk": GOOD.variants["qk"]}), "qkv"),
         (GOOD, result(qk=entry(1, grid_steps=9), qkv=entry(1)), "trainer.max_steps"),
     ],

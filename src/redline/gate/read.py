@@ -1,9 +1,10 @@
 """Two `result.json` that can be compared, or one line on why they cannot."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from redline.errors import UserError
-from redline.search.result import SearchResult
+from redline.search.result import VERSION, SearchResult
 
 _SEARCHES = Path("mlruns/searches")
 
@@ -22,6 +23,9 @@ def check_comparable(baseline: SearchResult, new: SearchResult) -> None:
         raise UserError(f"hydra.sweeper.key={new.key}: allowed: the baseline's, {baseline.key}")
     if baseline.ladder != new.ladder:
         raise UserError(f"ladder={list(new.ladder)}: allowed: the baseline's, {list(baseline.ladder)}")
+    if VERSION == baseline.version == new.version and baseline.lost_share != new.lost_share:
+        share = f"hydra.sweeper.lost_share={new.lost_share:g}"
+        raise UserError(f"{share}: allowed: the baseline's, {baseline.lost_share:g}")
     for name in baseline.variants:
         if name not in new.variants:
             held = ", ".join(new.variants) or "none"
@@ -33,3 +37,16 @@ def check_comparable(baseline: SearchResult, new: SearchResult) -> None:
 
 def _run_steps(result: SearchResult, variant: str) -> float:
     return result.variants[variant].grid_steps / (len(result.ladder) * result.seeds)
+
+
+def remarks(path: Path, result: SearchResult, baseline: SearchResult) -> Iterator[str]:
+    """What a reader of a comparison must know of a result beside its numbers."""
+    if result.version < VERSION:
+        yield (
+            f"{path}: old form (version {result.version}): its edge is the rung below the first one that "
+            "diverged, or that ended 0.25 nats above a smaller one"
+        )
+    for key in sorted({*result.recipe, *baseline.recipe}) if result.recipe and baseline.recipe else ():
+        now, was = result.recipe.get(key), baseline.recipe.get(key)
+        if now != was:
+            yield f"{path}: another recipe than the baseline's: {key} {was} → {now}"

@@ -20,6 +20,7 @@ from redline.secrets import without_password
 from redline.tracked_runs import all_runs
 
 _HEADLINES = (
+    "max_useful_lr",
     "max_stable_lr",
     "first_diverged_lr",
     "val_loss",

@@ -86,7 +86,7 @@ def _variant(recorded: RecordedVariant, curves: Curves) -> Variant:
     if result is None:
         stable, diverged = _edge_so_far(runs, recorded.ladder, recorded.seeds)
     else:
-        stable, diverged = result.max_stable_lr, result.first_diverged_lr
+        stable, diverged = result.max_useful_lr, result.first_diverged_lr
     return Variant(recorded.name, recorded.facts, runs, stable, diverged, result)
 
 

@@ -122,8 +122,8 @@ def _title(variant: Variant) -> str:
 
 def _mark_edge(axes: Axes, variant: Variant) -> None:
     """The largest stable value as a line, the interval that holds the edge as a band."""
-    if variant.result is not None and variant.result.max_stable_lr_90 is not None:
-        axes.axvspan(*variant.result.max_stable_lr_90, color=EDGE, alpha=0.12, linewidth=0)
+    if variant.result is not None and variant.result.max_useful_lr_90 is not None:
+        axes.axvspan(*variant.result.max_useful_lr_90, color=EDGE, alpha=0.12, linewidth=0)
     if variant.max_stable_lr is not None:
         axes.axvline(variant.max_stable_lr, color=EDGE, linewidth=1.4)
 

@@ -22,7 +22,7 @@ def variant_result(
     """One variant's result. The edge is the rung below the first diverged one.
 
     ``short_runs`` and cancelled runs decide nothing; their steps are part of what the answer cost.
-    ``max_stable_lr_90`` is the interval that holds the edge with a probability of 90% (see `posterior`).
+    ``max_useful_lr_90`` is the interval that holds the edge with a probability of 90% (see `posterior`).
     """
     ladder, outcomes, ends = state.question.ladder, state.outcomes, state.ends
     censored = _censored(ends, len(ladder))
@@ -32,11 +32,14 @@ def variant_result(
     reason, step = (None, None) if first_diverged is None else _broken(first_diverged, state)
     losses = mean_losses(outcomes)
     best = next(iter(losses), None)
-    known = state.question.rung_verdicts(state.verdicts)
     length = facts.max_steps or max((its.optimizer_steps for its in outcomes.values()), default=0)
     return VariantResult(
-        max_stable_lr=None if edge is None else ladder[edge],
-        max_stable_lr_90=None if edge is None else edge_interval(_votes(state), ladder),
+        max_useful_lr=None if edge is None else ladder[edge],
+        max_useful_lr_90=None if edge is None else edge_interval(_votes(state), ladder),
+        max_useful_rung=None if edge is None else ladder[edge],
+        max_stable_lr=None,
+        max_stable_lr_90=None,
+        max_stable_rung=None,
         first_diverged_lr=None if first_diverged is None else ladder[first_diverged],
         censored=censored,
         first_diverged_reason=reason,
@@ -51,7 +54,6 @@ def variant_result(
         optimizer_steps=sum(outcome.optimizer_steps for outcome in [*outcomes.values(), *short_runs])
         + cancelled_steps,
         grid_steps=len(ladder) * state.question.seeds * length,
-        stable_above=_values(ladder, (r for r, v in enumerate(known) if v is False and r > ends.diverged)),
         open=_values(ladder, left_open),
         max_steps=facts.max_steps,
         parameters=facts.parameters,

@@ -36,8 +36,10 @@ def write_trial_note(
     write_note(storage, study_id, trial._trial_id, "\n\n".join(lines))
 
 
-def in_words(reason: str | None, step: int) -> str:
+def in_words(reason: str | None, step: int, *, cut: bool = False) -> str:
     """A trial's verdict at its end; a later trial may still show that a stable one was degraded."""
+    if cut:
+        return f"**cut** at step {step}: it would have been lost"
     return "**stable** by itself" if reason is None else f"**diverged** by `{reason}` at step {step}"
 
 
@@ -47,8 +49,8 @@ def study_note(result: VariantResult, label: str) -> str:
 
 
 def _answer(result: VariantResult, label: str) -> Iterator[str]:
-    if result.max_stable_lr is not None:
-        yield f"Largest stable {_escaped(label)}: **{result.max_stable_lr:g}**."
+    if result.max_useful_lr is not None:
+        yield f"Largest stable {_escaped(label)}: **{result.max_useful_lr:g}**."
     elif result.censored == "above":
         yield "Every rung of the ladder is stable: it ends too low for an answer."
     elif result.censored == "below":
@@ -58,8 +60,6 @@ def _answer(result: VariantResult, label: str) -> Iterator[str]:
     if result.first_diverged_lr is not None:
         by = f", by `{result.first_diverged_reason}`" if result.first_diverged_reason else ""
         yield f"First diverged: {result.first_diverged_lr:g}{by}."
-    if result.stable_above:
-        yield f"Stable again above it: {', '.join(f'{value:g}' for value in result.stable_above)}."
 
 
 def _escaped(name: str) -> str:
