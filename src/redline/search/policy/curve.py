@@ -20,6 +20,8 @@ import numpy as np
 from scipy.special import gammaln, ndtr, ndtri
 from scipy.stats import qmc
 
+from redline.search.policy.prior import Prior
+
 
 @dataclass(frozen=True)
 class Run:
@@ -31,27 +33,6 @@ class Run:
     seed: int
     share: float | None
     spread: float = 0.0
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Medians and spreads (standard deviations of logs) of what is not known of a variant's curve.
-
-    Widths along the axis are in log LR, heights in lost shares.
-    """
-
-    seed_shift: tuple[float, float] = (0.15, 0.8)
-    rise_width: tuple[float, float] = (0.3, 0.9)
-    rise_skew: tuple[float, float] = (1.0, 0.7)
-    fall_slope: tuple[float, float] = (0.06, 1.0)  # lost share per unit of log LR
-    bend_height: tuple[float, float] = (0.05, 0.8)
-    bend_length: tuple[float, float] = (0.8, 0.5)
-    noise: tuple[float, float] = (0.03, 0.8)
-    seed_offset: tuple[float, float] = (0.02, 0.8)
-    seed_break: tuple[float, float] = (0.15, 0.8)  # how much the values differ from which seeds diverge
-    best_height: float = 0.2  # standard deviation of the curve's best loss around the best run's
-    beyond: float = 2.0  # how far beyond the ladder's ends the curve may rise
-    hint_spread: float = 0.5
 
 
 _FIRST, _NEXT = 1024, 512  # draws from the prior, and in each further round

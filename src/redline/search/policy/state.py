@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 from types import MappingProxyType
@@ -11,18 +11,18 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.search.policy import ladder
-from redline.search.policy.curve import Posterior, Prior, Run, posterior
+from redline.search.policy.curve import Posterior, Run, posterior
 from redline.search.policy.edges import interval, useful_edges
 from redline.search.policy.next_run import Target, ranked
 from redline.search.policy.points import Point, finite_losses, mean_losses
+from redline.search.policy.prior import Prior
 from redline.stability import Outcome
 
-CRITERIA = ("useful", "stable", "both")
 Stopped = Literal["resolution", "budget", "settled", "runs"]
 EXTENSION = 6  # rungs that a ladder may grow by on a side
 _PLACES = 48  # of the curve
 _ABOVE = 1.0  # in log LR: how far above the highest rung an edge may be read off the curve
-_MOST_RUNGS = 24  # that are looked at for the next run
+_MOST_RUNGS = 14  # that are looked at for the next run
 _DIVERGED_COST = 0.4  # of a full run, until one has diverged
 _LEARNED = 1e-3  # nats below the floor, relative to it: less is nothing
 
@@ -33,15 +33,15 @@ class Question:
 
     ladder: tuple[float, ...]  # smallest first
     seeds: int
-    criterion: str = "useful"
-    lost_share: float = 0.25
-    resolution: float = 1.5
-    settled: float = 1.01
-    budget: float | None = None
-    extend: bool = True
-    low: float | None = None
-    high: float | None = None
-    prior: Prior = field(default_factory=Prior)
+    criterion: str
+    lost_share: float
+    resolution: float
+    settled: float
+    budget: float | None
+    extend: bool
+    low: float | None
+    high: float | None
+    prior: Prior
 
     @cached_property
     def values(self) -> dict[int, float]:
