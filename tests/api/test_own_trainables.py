@@ -154,7 +154,7 @@ def test_a_module_resumes_from_its_own_checkpoint(
     for folder in resumed:
         assert "resumed: True" in (folder / "trial.log").read_text()
         trial = by_folder[folder.name]
-        told = Outcome(**trial.user_attrs["outcome"])
+        told = Outcome.from_dict(trial.user_attrs["outcome"])
         value, seed = trial.params["lr"], trial.params["seed"]
         alone = Trial(value, seed, tmp_path / folder.name, own_module.OwnModule().facts())
         cwd, handler = os.getcwd(), signal.getsignal(signal.SIGTERM)

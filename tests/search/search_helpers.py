@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from redline.search.policy.verdicts import Point, reasons
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
-from redline.stability import Degraded, Outcome, SearchRule
+from redline.stability import Cut, Degraded, Outcome, SearchRule
 
 DEGRADED = {"degraded": Degraded(tolerance=0.25)}
 
@@ -37,6 +37,12 @@ def outcome(
         train_loss=4.0,
         numbers={} if val_loss is None else {"perplexity": math.exp(val_loss)},
     )
+
+
+def cut_outcome(value: float = 0.1, seed: int = 0, *, expected: float = 5.5, steps: int = 4) -> Outcome:
+    """Of a run that the search ended early."""
+    its = outcome(value, seed, val_loss=None, steps=steps)
+    return replace(its, cut=Cut(expected, spread=0.25))
 
 
 def monotone(edges: list[int], rungs: int) -> dict[Point, Outcome]:

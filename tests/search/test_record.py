@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
-from search_helpers import DEGRADED, attributes, outcome
+from search_helpers import DEGRADED, attributes, cut_outcome, outcome
 from test_bisection import any_searches, few
 
 from redline.search.policy.answer import variant_result
@@ -100,12 +100,31 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     assert second.reason == "degraded"
 
 
+def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study: VariantStudy) -> None:
+    """It keeps its own state, and the full run's verdict is its point's."""
+    for ended in (cut_outcome(0.1), outcome(0.1, val_loss=None, reason="blow_up")):
+        claim = study.claim(Point(0, 0), Owner.here())
+        assert claim is not None
+        study.finish(claim, ended, ended.reason)
+    ((variant,),) = read_searches(study.storage).values()
+    assert [(trial.state, trial.reason) for trial in variant.trials] == [
+        ("cut", None),
+        ("diverged", "blow_up"),
+    ]
+    assert variant.trials[0].outcome == cut_outcome(0.1)
+    assert judged(study.attributes, study.trials()) == {1: "blow_up"}
+
+
 def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study: VariantStudy) -> None:
     claims = [study.claim(Point(rung, 0), Owner.here()) for rung in range(3)]
     for claim, page in zip(claims, (None, "http://own/1", None), strict=True):
         assert claim is not None
         study.finish(claim, replace(outcome(0.1), page=page), None)
+    cut = study.claim(Point(0, 1), Owner.here())
+    assert cut is not None
+    study.finish(cut, cut_outcome(0.1), None)
     pages = {("qk", "0"): "http://late/0", ("qk", "1"): "http://late/1", ("qkv", "2"): "http://late/2"}
+    pages["qk", "3"] = "http://late/3"
     link_trials(study.storage, "search", pages)
     attributes = study.storage.get_study_system_attrs(study.study._study_id)
     notes = [attributes[f"dashboard:{trial._trial_id}:note_str:0"] for trial in study.trials()]
@@ -113,6 +132,8 @@ def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study
     assert "stable" in notes[0]
     assert "(http://own/1)" in notes[1]
     assert "http" not in notes[2]
+    assert "(http://late/3)" in notes[3]
+    assert "cut" in notes[3]
 
 
 def test_a_result_is_read_once_its_search_has_ended(study: VariantStudy) -> None:

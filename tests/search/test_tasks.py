@@ -101,7 +101,7 @@ def test_numbers_of_numpy_can_be_stored(tmp_path: Path, url: str) -> None:
     storage.set_trial_user_attr(trial, "outcome", asdict(outcome))
     storage.set_trial_intermediate_value(trial, first.step, first.loss)
     found = storage.get_trial(trial)
-    assert Outcome(**found.user_attrs["outcome"]) == outcome
+    assert Outcome.from_dict(found.user_attrs["outcome"]) == outcome
     assert found.intermediate_values == {1: 6.0}
 
 

@@ -14,7 +14,7 @@ import pytest
 from dashboard_api import served
 from open_all import facts_of_each
 from optuna.trial import FrozenTrial, TrialState
-from search_helpers import attributes, outcome, reopened
+from search_helpers import attributes, cut_outcome, outcome, reopened
 
 from redline.errors import UserError
 from redline.search.policy.verdicts import Point
@@ -175,17 +175,58 @@ def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: Varia
 
 def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
     """Two machines that each thought the other dead: the first outcome is the one."""
-    claim = taken(study)
-    study.finish(claim, outcome(0.1, val_loss=2.0), None)
+    study.finish(taken(study), outcome(0.1, val_loss=2.0), None)
+    finish_again(study, outcome(0.1, val_loss=3.0))
+    assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
+
+
+def finish_again(study: VariantStudy, ended: Outcome) -> None:
+    """Another trial of the first one's point."""
+    first = study.trials()[0]
     second = optuna.trial.create_trial(
         state=TrialState.COMPLETE,
         value=0.0,
-        params=study.trials()[0].params,
-        distributions=study.trials()[0].distributions,
-        user_attrs={**study.trials()[0].user_attrs, "outcome": asdict(outcome(0.1, val_loss=3.0))},
+        params=first.params,
+        distributions=first.distributions,
+        user_attrs={**first.user_attrs, "outcome": asdict(ended)},
     )
     study.study.add_trial(second)
+
+
+@pytest.mark.parametrize("cut_first", [True, False])
+def test_of_a_cut_run_and_a_full_one_of_its_point_the_full_one_counts(
+    study: VariantStudy, cut_first: bool
+) -> None:
+    full, cut = outcome(0.1, val_loss=2.0), cut_outcome(0.1)
+    first, second = (cut, full) if cut_first else (full, cut)
+    study.finish(taken(study), first, None)
+    assert study.state().outcomes == {Point(0, 0): first}
+    finish_again(study, second)
+    assert study.state().outcomes == {Point(0, 0): full}
+
+
+def test_a_cut_run_is_the_value_0_and_infeasible_and_says_why(study: VariantStudy, url: str) -> None:
+    study.finish(taken(study, rung=0), outcome(0.1), None)
+    assert study.finish(taken(study, rung=2), cut_outcome(0.4, steps=4), None)
+    trial = study.trials()[1]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
+    assert (trial.user_attrs["verdict"], trial.user_attrs["reason"]) == ("cut", None)
+    detail = served(study.storage, study)
+    assert [any(its > 0 for its in trial["constraints"]) for trial in detail["trials"]] == [False, True]
+    assert [best["number"] for best in detail["best_trials"]] == [0]
+    notes = study.storage.get_study_system_attrs(study.study._study_id)
+    assert "**cut** at step 3: it would have been lost" in notes[f"dashboard:{trial._trial_id}:note_str:0"]
+    assert reopened(study, url).state().outcomes[Point(2, 0)] == cut_outcome(0.4, steps=4)
+
+
+def test_a_point_whose_run_was_cut_can_be_run_to_its_end(study: VariantStudy, url: str) -> None:
+    study.finish(taken(study), cut_outcome(0.1), None)
+    again = taken(study)
+    assert reopened(study, url).claim(Point(0, 0), Owner.here()) is None
+    assert study.state().running.keys() == study.state().outcomes.keys() == {Point(0, 0)}
+    study.finish(again, outcome(0.1, val_loss=2.0), None)
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
+    assert study.claim(Point(0, 0), Owner.here()) is None
 
 
 def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:

@@ -2,12 +2,12 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
 from judge import judge_curve
-from redline.stability import BlowUp, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict
+from redline.stability import BlowUp, Cut, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict
 
 NAN, INF = math.nan, math.inf
 
@@ -146,5 +146,27 @@ def test_a_run_is_degraded_when_a_smaller_lr_did_better_by_more_than_the_toleran
     assert Degraded(tolerance=0.25).broken_by(outcome(val_loss), smaller_outcomes) is broken
 
 
-def test_an_outcome_survives_as_plain_values():
-    assert Outcome(**json.loads(json.dumps(asdict(outcome(4.0))))) == outcome(4.0)
+@pytest.mark.parametrize("its", [outcome(4.0), replace(outcome(None), reason=None, cut=Cut(5.5, 0.25))])
+def test_an_outcome_survives_as_plain_values(its):
+    assert Outcome.from_dict(json.loads(json.dumps(asdict(its)))) == its
+
+
+@pytest.mark.parametrize(
+    ("floor", "initial_loss", "known"),
+    [
+        (5.5, 6.0, 5.5),
+        (0.0, 6.0, 0.0),
+        (None, 6.0, 6.0),
+        (NAN, 6.0, 6.0),
+        (None, INF, None),
+        (None, NAN, None),
+    ],
+)
+def test_where_no_floor_is_given_the_initial_loss_is_one(floor, initial_loss, known):
+    assert replace(outcome(4.0), floor=floor, initial_loss=initial_loss).known_floor == known
+
+
+def test_an_outcome_of_before_there_were_cuts_is_read():
+    plain = asdict(outcome(4.0))
+    del plain["cut"]
+    assert Outcome.from_dict(plain) == outcome(4.0)

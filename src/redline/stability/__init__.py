@@ -2,7 +2,7 @@
 
 from redline.stability.forecast import Forecaster
 from redline.stability.from_config import build_forecaster, build_rules, rule_specs
-from redline.stability.outcome import Outcome, Score, Verdict
+from redline.stability.outcome import Cut, Outcome, Score, Verdict
 from redline.stability.rules import (
     BlowUp,
     Degraded,
@@ -17,6 +17,7 @@ from redline.stability.watch import Progress, Watch
 
 __all__ = [
     "BlowUp",
+    "Cut",
     "Degraded",
     "EndRule",
     "Forecaster",

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 
 from redline.errors import UserError
@@ -70,3 +70,21 @@ def from_interval(low: float, high: float, tolerance: float, key: str = "lr") ->
     gaps = max(1, math.ceil(math.log(high / low) / math.log1p(tolerance) - 1e-9))
     _check_length(gaps + 1, f"{text} with hydra.sweeper.tolerance={tolerance:g}")
     return from_values((low * (high / low) ** (gap / gaps) for gap in range(gaps + 1)), key)
+
+
+def extended(
+    ladder: Sequence[float], rungs: int, low: float | None = None, high: float | None = None
+) -> dict[int, float]:
+    """Rung -> value, with at most ``rungs`` more on either side, by the ratio of the ladder's last two there.
+
+    None of them is below ``low`` or above ``high``.
+    """
+    values = dict(enumerate(ladder))
+    down, up = ladder[0] / ladder[1], ladder[-1] / ladder[-2]
+    for number in range(1, rungs + 1):
+        below, above = rounded(ladder[0] * down**number), rounded(ladder[-1] * up**number)
+        if low is None or below >= low:
+            values[-number] = below
+        if high is None or above <= high:
+            values[len(ladder) - 1 + number] = above
+    return dict(sorted(values.items()))

@@ -1,137 +1,291 @@
 """One variant's search at a moment, and what follows from it."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from redline.search.policy.bisection import next_point
-from redline.search.policy.references import references
-from redline.search.policy.speculation import Plan, Policy, plan, runs_to_go
-from redline.search.policy.verdicts import (
-    Bracket,
-    Point,
-    Verdicts,
-    bracket,
-    mean_losses,
-    reasons,
-    rung_verdicts,
-)
-from redline.stability import Outcome, SearchRule
+import numpy as np
+
+from redline.search.policy import ladder
+from redline.search.policy.curve import Posterior, Prior, Run, posterior
+from redline.search.policy.edges import interval, useful_edges
+from redline.search.policy.next_run import Target, ranked
+from redline.search.policy.points import Point, finite_losses, mean_losses
+from redline.stability import Outcome
+
+CRITERIA = ("useful", "stable", "both")
+Stopped = Literal["resolution", "budget", "settled", "runs"]
+EXTENSION = 6  # rungs that a ladder may grow by on a side
+_PLACES = 48  # of the curve
+_ABOVE = 1.0  # in log LR: how far above the highest rung an edge may be read off the curve
+_MOST_RUNGS = 24  # that are looked at for the next run
+_DIVERGED_COST = 0.4  # of a full run, until one has diverged
+_LEARNED = 1e-3  # nats below the floor, relative to it: less is nothing
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a search asks of each variant."""
+    """What a search asks of each variant; `conf/hydra/sweeper/max_lr.yaml` says what each number means."""
 
     ladder: tuple[float, ...]  # smallest first
     seeds: int
-    vote: str
-    doubt: float  # a probability; see `references`
+    criterion: str = "useful"
+    lost_share: float = 0.25
+    resolution: float = 1.5
+    settled: float = 1.01
+    budget: float | None = None
+    extend: bool = True
+    low: float | None = None
+    high: float | None = None
+    prior: Prior = field(default_factory=Prior)
 
-    def policy(
-        self, given_up: Collection[Point] = (), hint: Bracket | None = None, anchors: Sequence[int] = ()
-    ) -> Policy:
-        return partial(
-            next_point,
-            rungs=len(self.ladder),
-            seeds=self.seeds,
-            vote=self.vote,
-            given_up=given_up,
-            hint=hint,
-            anchors=anchors,
-        )
-
-    def rung_verdicts(self, verdicts: Verdicts) -> list[bool | None]:
-        return rung_verdicts(verdicts, len(self.ladder), self.seeds, self.vote)
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """Rung -> value, with those that the ladder may grow by."""
+        return ladder.extended(self.ladder, EXTENSION if self.extend else 0, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class SearchState:
-    """See `search_state`."""
+    """See `search_state`. Edges are logs of values, in samples that belong together."""
 
     question: Question
     outcomes: Mapping[Point, Outcome]
     running: Mapping[Point, Any]
-    verdicts: Verdicts
     given_up: Collection[Point]
-    ends: Bracket
-    plan: Plan
-    policy: Policy
-    waiting: bool  # for its short runs, with all but its lowest rung
+    floor: float | None
+    best: float | None
+    its: Posterior
+    useful_S: np.ndarray
+    next: tuple[Point, ...]  # the runs to start, the best first
+    stopped: Stopped | None
+    next_gain: float | None  # the factor by which one more run would narrow the interval
 
     @property
     def answered(self) -> bool:
-        return self.plan.needed is None
+        return self.stopped is not None
 
-    @cached_property
-    def runs_left(self) -> int:
-        """About how many further runs the answer needs: if seeds agree and nothing is in doubt."""
-        edge = (self.ends.stable + 1 + self.ends.diverged) // 2
-        return max(runs_to_go(self.policy, self.verdicts, edge), int(not self.answered))
-
-    def unneeded(self, point: Point) -> bool:
-        """True where a run can no longer change the verdict: its value or a smaller one has diverged by vote,
-        and a run has shown it.
-        """
-        shown = any(reason and its.rung == self.ends.diverged for its, reason in self.verdicts.items())
-        return point.rung >= self.ends.diverged + (not shown)
+    @property
+    def stable_S(self) -> np.ndarray:
+        return self.its.stable_S
 
 
 def search_state(
     question: Question,
-    rules: Mapping[str, SearchRule],
     outcomes: Mapping[Point, Outcome],
     running: Mapping[Point, Any] = MappingProxyType({}),
     given_up: Collection[Point] = (),
     *,
-    short_runs: SearchState | None = None,
-    speculative: int = 0,
+    hints: Sequence[float] = (),
+    max_steps: int | None = None,
+    wanted: int = 1,
 ) -> SearchState:
-    """The verdicts of ``outcomes``, and what to run next: a pure function.
+    """What the outcomes say of both edges, and which runs to start: a pure function.
 
-    Where a rule that compares with smaller values leaves a seed's bracket in doubt, the runs that could still
-    move it are run too. ``short_runs`` is the same variant's search by short runs: where it found the edge,
-    this one begins; until then, only the lowest rung is asked for. ``speculative`` is how many runs to name
-    beside the one that is needed.
+    ``hints``: values near which the edge may lie. ``wanted``: how many runs to name.
     """
-    verdicts = reasons(outcomes, rules)
-    hint = short_runs.ends if short_runs and short_runs.answered else None
-    policy = question.policy(given_up, hint, list(mean_losses(outcomes)))
-    ends = bracket(question.rung_verdicts(verdicts))
-    ahead = plan(policy, verdicts, running, speculative)
-    begun = {point.seed for point in outcomes}
-    if begun and (ahead.needed is None or ahead.needed.seed not in begun):
-        # Before a further seed begins, and at the end.
-        doubted = references(
-            outcomes,
-            rules,
-            ladder=question.ladder,
-            seeds=question.seeds if ahead.needed is None else max(begun) + 1,
-            vote=question.vote,
-            doubt=question.doubt,
-            given_up=given_up,
-        )
-        if doubted:
-            later = [*doubted[1:], *([ahead.needed] if ahead.needed else []), *ahead.speculative]
-            ahead = Plan(doubted[0], tuple(point for point in later if point not in running)[:speculative])
-    waiting = short_runs is not None and not short_runs.answered
-    state = SearchState(question, outcomes, running, verdicts, given_up, ends, ahead, policy, waiting)
-    # A speculative run that is unneeded now would be cancelled as soon as it is started.
-    return replace(
-        state, plan=Plan(ahead.needed, tuple(its for its in ahead.speculative if not state.unneeded(its)))
+    floor = floor_of(outcomes)
+    best = _best(outcomes, floor)
+    rungs = _open_rungs(question, outcomes, floor, best)
+    logs = {rung: math.log(question.values[rung]) for rung in rungs}
+    x = np.linspace(logs[rungs[0]], logs[rungs[-1]] + _ABOVE, _PLACES)
+    full = {point for point, its in outcomes.items() if its.cut is None}
+    running_now = [point for point in running if point.rung in logs and point not in full]
+    asked = [
+        Point(rung, seed)
+        for rung in rungs
+        for seed in range(question.seeds)
+        if Point(rung, seed) not in full and Point(rung, seed) not in given_up and Point(rung, seed) not in running
+    ]
+    asked = _thinned(asked, running_now, outcomes, question, hints)
+    candidates = [*running_now, *asked]
+    its = posterior(
+        _runs(outcomes, question, floor, best),
+        x,
+        [(math.log(question.values[point.rung]), point.seed) for point in candidates],
+        seeds=question.seeds,
+        ends=(math.log(question.ladder[0]), math.log(question.ladder[-1])),
+        prior=question.prior,
+        hints=[math.log(hint) for hint in hints],
+    )
+    useful_S = useful_edges(its, question.lost_share)
+    targets = _targets(question, its, useful_S)
+    narrow = not targets
+    if narrow:  # one more run would still narrow this
+        targets = _targets(question, its, useful_S, resolution=1.0)
+    cost_C = _costs(its, outcomes, candidates, max_steps)
+    found = ranked(targets, cost_C, range(len(running_now)), wanted)
+    widest = max(_log_width(target.edge_S) for target in targets)
+    gain = math.exp(widest * (1 - math.sqrt(1 - found[0][1]))) if found else None
+    spent = sum(_share_of_run(outcome, max_steps) for outcome in outcomes.values())
+    spent += float(cost_C[: len(running_now)].sum())
+    stopped: Stopped | None = None
+    chosen = [candidates[index] for index, _ in found]
+    if not outcomes:
+        first = _first(question, hints)
+        chosen = [first, *(point for point in chosen if point != first)][:wanted]
+        chosen = [point for point in chosen if point not in running]
+    elif narrow and best is not None:
+        stopped = "resolution"
+    elif question.budget is not None and spent >= question.budget:
+        stopped = "budget"
+    elif not found:
+        stopped = "runs"
+    elif best is not None and gain is not None and gain < question.settled:
+        stopped = "settled"
+    if stopped:
+        chosen = []
+    if running_now and stopped in ("budget", "runs", "settled"):
+        stopped = None  # what runs may still change that
+    return SearchState(
+        question, outcomes, running, given_up, floor, best, its, useful_S, tuple(chosen), stopped, gain
     )
 
 
-def wanted(states: Mapping[str, SearchState]) -> list[tuple[str, Point]]:
-    """What free workers should run, over all variants: first the required runs, of the variant that fewest
-    work on; then the speculative ones, each variant's likeliest first.
+def floor_of(outcomes: Mapping[Point, Outcome]) -> float | None:
+    """The loss of a model that ignores its context, or else the mean initial loss."""
+    known = [its.known_floor for its in outcomes.values() if its.known_floor is not None]
+    return median(known) if known else None
+
+
+def _best(outcomes: Mapping[Point, Outcome], floor: float | None) -> float | None:
+    """The smallest final loss; None where no run has learned anything."""
+    losses = finite_losses(outcomes).values()
+    if not losses or floor is None or min(losses) > floor - _LEARNED * abs(floor):
+        return None
+    return min(losses)
+
+
+def share_of(loss: float, floor: float, best: float) -> float:
+    """0 at the best loss, 1 at the floor and above it."""
+    return min((loss - best) / (floor - best), 1.0)
+
+
+def _runs(
+    outcomes: Mapping[Point, Outcome], question: Question, floor: float | None, best: float | None
+) -> list[Run]:
+    known = mean_losses(outcomes)
+    best_rung = next(iter(known), None)
+    runs = []
+    for point, its in outcomes.items():
+        x = math.log(question.values[point.rung])
+        if its.diverged:
+            # A value too small to learn anything has not diverged for being too large.
+            small = its.reason == "no_learning" and best_rung is not None and point.rung < best_rung
+            runs.append(Run(x, point.seed, 1.0 if small else None))
+        elif floor is not None and best is not None:
+            if its.cut is not None:
+                share = share_of(its.cut.loss, floor, best)
+                runs.append(Run(x, point.seed, share, its.cut.spread / (floor - best)))
+            elif its.val_loss is not None:
+                runs.append(Run(x, point.seed, share_of(its.val_loss, floor, best)))
+    return runs
+
+
+def _open_rungs(
+    question: Question, outcomes: Mapping[Point, Outcome], floor: float | None, best: float | None
+) -> list[int]:
+    """The ladder's rungs, and those that it grows by.
+
+    It grows down while its lowest rung has the best loss or none has learned anything, and up while its highest
+    one is neither lost nor diverged.
     """
-    ranked = []
-    for name, state in states.items():
-        needed = [] if state.plan.needed is None else [state.plan.needed]
-        for rank, point in enumerate([*needed, *state.plan.speculative], start=0 if needed else 1):
-            if point not in state.running and not (state.waiting and point.rung > 0):
-                ranked.append((rank, len(state.running), name, point))
-    return [(name, point) for _, _, name, point in sorted(ranked, key=lambda entry: entry[:2])]
+    low, high = 0, len(question.ladder) - 1
+    means = mean_losses(outcomes)
+    best_rung = next(iter(means), None)
+    tried = {point.rung for point in outcomes}
+    while low - 1 in question.values and low in tried and (best is None or best_rung == low):
+        low -= 1
+    while high + 1 in question.values and high in tried and _good(high, question, outcomes, floor, best):
+        high += 1
+    return [rung for rung in question.values if low <= rung <= high]
+
+
+def _good(
+    rung: int, question: Question, outcomes: Mapping[Point, Outcome], floor: float | None, best: float | None
+) -> bool:
+    """Whether the edge that is searched may lie above a rung, by its own runs."""
+    mine = [its for point, its in outcomes.items() if point.rung == rung]
+    if 2 * sum(its.diverged for its in mine) > len(mine):
+        return False
+    if question.criterion != "useful" or floor is None or best is None:
+        return True
+    shares = [share_of(its.val_loss, floor, best) for its in mine if its.val_loss is not None]
+    return not shares or sum(shares) / len(shares) < question.lost_share
+
+
+def _first(question: Question, hints: Sequence[float]) -> Point:
+    """Below where the edge may lie: what the best loss is must be known first."""
+    rungs = range(len(question.ladder))
+    if not hints:
+        return Point(len(question.ladder) // 4, 0)
+    near = median(math.log(hint) for hint in hints)
+    below = [rung for rung in rungs if math.log(question.ladder[rung]) < near]
+    return Point(below[-1] if below else 0, 0)
+
+
+def _thinned(
+    asked: list[Point],
+    running: Sequence[Point],
+    outcomes: Mapping[Point, Outcome],
+    question: Question,
+    hints: Sequence[float],
+) -> list[Point]:
+    """Fewer of a fine ladder's rungs, evenly apart: neighbours tell the same."""
+    rungs = sorted({point.rung for point in asked})
+    if len(rungs) <= _MOST_RUNGS:
+        return asked
+    kept = {rungs[round(index)] for index in np.linspace(0, len(rungs) - 1, _MOST_RUNGS)}
+    return [point for point in asked if point.rung in kept]
+
+
+def _targets(
+    question: Question, its: Posterior, useful_S: np.ndarray, resolution: float | None = None
+) -> list[Target]:
+    """The edges that are searched and not known well enough yet."""
+    goal = math.log(question.resolution if resolution is None else resolution)
+    top = its.x_X[-1]
+    found = []
+    if question.criterion in ("useful", "both"):
+        shown_SC = np.where(its.breaks_SC, 1.0, its.shares_SC)
+        found.append(Target(np.minimum(useful_S, top), shown_SC))
+    if question.criterion in ("stable", "both"):
+        edge_S = np.clip(its.stable_S, its.x_X[0] - _ABOVE, top)
+        found.append(Target(edge_S, its.breaks_SC.astype(float)))
+    return [target for target in found if _log_width(target.edge_S) > goal or resolution == 1.0]
+
+
+def _log_width(edge_S: np.ndarray) -> float:
+    low, high = interval(edge_S)
+    return high - low
+
+
+def _costs(
+    its: Posterior, outcomes: Mapping[Point, Outcome], candidates: Sequence[Point], max_steps: int | None
+) -> np.ndarray:
+    """The steps that each run is expected to take, as a share of a full one."""
+    diverged = [_share_of_run(its, max_steps) for its in outcomes.values() if its.diverged]
+    early = sum(diverged) / len(diverged) if diverged else _DIVERGED_COST
+    done_C = np.array([_share_of_run(outcomes[point], max_steps) if point in outcomes else 0.0 for point in candidates])
+    cost_C = 1 - (1 - min(early, 1.0)) * its.breaks_SC.mean(axis=0)
+    return np.maximum(cost_C - done_C, 0.05)
+
+
+def _share_of_run(outcome: Outcome, max_steps: int | None) -> float:
+    return outcome.optimizer_steps / max_steps if max_steps else 1.0
+
+
+def wanted(states: Mapping[str, SearchState]) -> list[tuple[str, Point]]:
+    """What free workers should run, over all variants: each variant's best run first, of the variant that fewest
+    work on.
+    """
+    ranked = [
+        (len(state.running) + rank, name, point)
+        for name, state in states.items()
+        for rank, point in enumerate(state.next)
+    ]
+    return [(name, point) for _, name, point in sorted(ranked, key=lambda entry: entry[0])]

@@ -36,8 +36,10 @@ def write_trial_note(
     write_note(storage, study_id, trial._trial_id, "\n\n".join(lines))
 
 
-def in_words(reason: str | None, step: int) -> str:
+def in_words(reason: str | None, step: int, *, cut: bool = False) -> str:
     """A trial's verdict at its end; a later trial may still show that a stable one was degraded."""
+    if cut:
+        return f"**cut** at step {step}: it would have been lost"
     return "**stable** by itself" if reason is None else f"**diverged** by `{reason}` at step {step}"
 
 

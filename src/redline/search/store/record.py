@@ -12,10 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 from redline.search.policy.verdicts import Point, reasons
 from redline.search.result import VariantResult
 from redline.search.store.notes import in_words, write_trial_note
+from redline.search.store.study import count_outcome
 from redline.search.trainable import Facts
 from redline.stability import Outcome, SearchRule, build_rules
 
-State = Literal["running", "stable", "diverged", "crashed", "interrupted"]
+State = Literal["running", "stable", "diverged", "cut", "crashed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,13 @@ def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str
         for trial in storage.get_all_trials(summary._study_id, deepcopy=False, states=[TrialState.COMPLETE]):
             page, its = pages.get((study["variant"], str(trial.number))), trial.user_attrs
             if page is not None and its["page"] is None:
-                verdict = in_words(its["reason"], its["step"])
+                verdict = in_words(its["reason"], its["step"], cut=its.get("verdict") == "cut")
                 write_trial_note(storage, summary._study_id, trial, study, page, verdict)
 
 
 def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:
-    """Number of each finished trial -> the rule that it broke by all that is known now, None for stable.
+    """Number of each trial that ran to its end -> the rule that it broke by all that is known now, None for
+    stable.
 
     A trial is closed when it ends, and a later one at a smaller value may show that it was degraded.
     ``attributes``: the study's.
@@ -89,8 +91,10 @@ def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict
     for trial in trials:
         if trial.state == TrialState.COMPLETE:
             rung = attributes["ladder"].index(trial.params[attributes["key"]])
-            point = points[trial.number] = Point(rung, trial.params["seed"])
-            outcomes.setdefault(point, Outcome(**trial.user_attrs["outcome"]))
+            point, outcome = Point(rung, trial.params["seed"]), Outcome.from_dict(trial.user_attrs["outcome"])
+            count_outcome(outcomes, point, outcome)
+            if outcome.cut is None:
+                points[trial.number] = point
     verdicts = reasons(outcomes, build_rules(attributes["rules"], SearchRule))
     return {number: verdicts[point] for number, point in points.items()}
 
@@ -112,23 +116,24 @@ def _variant(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> Re
 
 
 def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
+    plain = trial.user_attrs.get("outcome") if trial.state == TrialState.COMPLETE else None
+    outcome = None if plain is None else Outcome.from_dict(plain)
     reported = trial.intermediate_values
     last = max(reported, default=None)
     state: State
-    if trial.state == TrialState.COMPLETE:
-        state = "diverged" if reason else "stable"
+    if outcome is not None:
+        state = "diverged" if reason else "stable" if outcome.cut is None else "cut"
     elif trial.state == TrialState.FAIL:
         state = "crashed" if trial.user_attrs.get("failure") == "crash" else "interrupted"
     else:
         state = "running"
-    outcome = trial.user_attrs.get("outcome") if trial.state == TrialState.COMPLETE else None
     return RecordedTrial(
         number=trial.number,
         value=trial.params[key],
         seed=trial.params["seed"],
         state=state,
         reason=reason,
-        outcome=None if outcome is None else Outcome(**outcome),
+        outcome=outcome,
         last_step=last,
         last_loss=None if last is None else reported[last],
         started=trial.datetime_start,

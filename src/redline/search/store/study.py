@@ -35,6 +35,13 @@ class State:
     crashes: Counter[Point]
 
 
+def count_outcome(outcomes: dict[Point, Outcome], point: Point, outcome: Outcome) -> None:
+    """Of a point's outcomes the first counts, but one of a run that was cut only where there is no other."""
+    known = outcomes.get(point)
+    if known is None or (known.cut is not None and outcome.cut is None):
+        outcomes[point] = outcome
+
+
 class VariantStudy:
     """The trials of one variant. A point is claimed by creating a running trial for it."""
 
@@ -72,12 +79,12 @@ class VariantStudy:
         return self.study.get_trials(deepcopy=False)
 
     def state(self) -> State:
-        """What the storage holds at this moment; of a point that was finished twice, the first counts."""
+        """What the storage holds at this moment. A point that runs again after a cut is in both mappings."""
         state = State({}, {}, Counter())
         for trial in self.trials():
             point = self.point_of(trial)
             if trial.state == TrialState.COMPLETE:
-                state.outcomes.setdefault(point, Outcome(**trial.user_attrs["outcome"]))
+                count_outcome(state.outcomes, point, Outcome.from_dict(trial.user_attrs["outcome"]))
             elif trial.state == TrialState.RUNNING:
                 state.running[point] = trial
             elif trial.user_attrs.get("failure") == "crash":
@@ -91,6 +98,8 @@ class VariantStudy:
 
     def claim(self, point: Point, owner: Owner) -> FrozenTrial | None:
         """Take a point, and give its running trial; None where another coordinator has taken it.
+
+        A point whose run was cut can be taken again, to run to its end.
 
         The running trial is created in one transaction with its owner; of two for the same point
         the lower number keeps it, which both see the same way. A creation that was tried again because its
@@ -107,11 +116,7 @@ class VariantStudy:
                     user_attrs={"owner": ours, "heartbeat": 0},
                 )
             )
-        same = [
-            trial
-            for trial in self.trials()
-            if self.point_of(trial) == point and trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
-        ]
+        same = [trial for trial in self.trials() if self.point_of(trial) == point and _holds_point(trial)]
         mine, *copies = [trial for trial in same if trial.user_attrs["owner"] == ours]
         for copy in copies:
             self.fail(copy._trial_id, "duplicate")
@@ -138,25 +143,27 @@ class VariantStudy:
     def finish(self, claim: FrozenTrial, outcome: Outcome, reason: str | None) -> bool:
         """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
 
-        A stable run's value is what was searched, a diverged one's is 0, and it breaks a constraint, so that
-        the dashboard's best trial, history and feasibility marks agree. ``reason``: the search's verdict by
-        what it knows now; `record.judged` gives it by what was learned later.
+        A stable run's value is what was searched. That of a diverged or a cut one is 0, and it breaks a
+        constraint, so that the dashboard's best trial, history and feasibility marks agree. ``reason``: the
+        search's verdict by what it knows now; `record.judged` gives it by what was learned later.
         """
+        cut = outcome.cut is not None
+        stable = reason is None and not cut
         try:
             for key, value in (
                 ("outcome", asdict(outcome)),
-                ("verdict", "diverged" if reason else "stable"),
+                ("verdict", "stable" if stable else "cut" if cut else "diverged"),
                 ("reason", reason),
                 ("step", outcome.step),
                 ("page", outcome.page),
             ):
                 self.storage.set_trial_user_attr(claim._trial_id, key, value)
-            self.storage.set_trial_system_attr(claim._trial_id, CONSTRAINTS, [1.0 if reason else -1.0])
-            verdict = in_words(reason, outcome.step)
+            self.storage.set_trial_system_attr(claim._trial_id, CONSTRAINTS, [-1.0 if stable else 1.0])
+            verdict = in_words(reason, outcome.step, cut=cut)
             write_trial_note(
                 self.storage, self.study._study_id, claim, self.attributes, outcome.page, verdict
             )
-            searched = 0.0 if reason else outcome.value
+            searched = outcome.value if stable else 0.0
             self.storage.set_trial_state_values(claim._trial_id, TrialState.COMPLETE, [searched])
         except UpdateFinishedTrialError:
             return False
@@ -178,3 +185,9 @@ class VariantStudy:
 
     def point_of(self, trial: FrozenTrial) -> Point:
         return Point(self.ladder.index(trial.params[self.key]), trial.params["seed"] - self.first_seed)
+
+
+def _holds_point(trial: FrozenTrial) -> bool:
+    """True where no other trial of the same point may begin."""
+    ended = trial.state == TrialState.COMPLETE and trial.user_attrs.get("verdict") != "cut"
+    return ended or trial.state == TrialState.RUNNING
