@@ -9,8 +9,8 @@ import pytest
 from result_helpers import OLD, made_search, made_variant
 from rich.console import Console
 
-from redline.search.console.table import percent, recipe_text, result_headings, result_table, span
-from redline.search.result import Ratio, SearchResult, VariantResult
+from redline.search.console.table import percent, recipe_text, result_headings, result_table
+from redline.search.result import Ratio, SearchResult, VariantResult, span
 
 
 def printed(result: SearchResult, reference: str = "qk") -> str:
@@ -108,7 +108,7 @@ def test_long_names_and_a_claim_fit_160_columns() -> None:
 
 
 def test_a_span_tells_its_ends_apart() -> None:
-    assert [span(its) for its in ((0.431, 0.68), (0.501, 0.503), None)] == ["0.43–0.68", "0.501–0.503", "–"]
+    assert [span(its) for its in ((0.431, 0.68), (0.501, 0.503))] == ["0.43–0.68", "0.501–0.503"]
 
 
 def test_no_chance_reads_as_certain() -> None:
