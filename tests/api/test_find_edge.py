@@ -55,7 +55,7 @@ def test_a_searched_value_goes_by_the_users_name(
 ) -> None:
     monkeypatch.chdir(home.parent)
     result = search(grows_above_1, home, label="weight decay", key="weight_decay", report_timeout=300)
-    assert result.variants["mine"].max_stable_lr == 0.5
+    assert result.variants["mine"].max_useful_rung == 0.5
     assert result.variants["mine"].first_diverged_lr == 2.0
     read = redline.SearchResult.read(home / "searches/mine/result.json")
     assert (read.key, read.label, read.ladder) == ("weight_decay", "weight decay", (0.5, 2.0))
@@ -94,7 +94,7 @@ result = redline.find_edge(
     report_timeout=None,
 )
 
-print({name: its.max_stable_lr for name, its in result.variants.items()})
+print({name: its.max_useful_rung for name, its in result.variants.items()})
 """
 MATH = "def math_of(trial): return float('nan') if trial.value > 1 else 4.0\n"
 
@@ -236,7 +236,7 @@ def test_a_crash_is_tried_again_and_then_left_open(
     result = search(crashes_above_1, home, retries=1)
     assert not result.finished
     assert result.variants["mine"].open == (0.5, 2.0)
-    assert result.variants["mine"].max_stable_lr is None
+    assert result.variants["mine"].max_useful_rung is None
     assert (tmp_path / "tries").read_text() == "tried\n" * 2
     said = capsys.readouterr().out
     assert "crashed (LookupError: no such layer), tried again" in said
@@ -338,8 +338,8 @@ def worse_above_1(trial: redline.Trial) -> float:
 def test_a_rule_that_compares_runs_can_be_off(home: Path) -> None:
     on = search(worse_above_1, home, name="on").variants["on"]
     off = search(worse_above_1, home, name="off", divergence={"degraded": None}).variants["off"]
-    assert (on.max_stable_lr, on.first_diverged_reason) == (0.5, "degraded")
-    assert (off.max_stable_lr, off.censored) == (None, "above")
+    assert (on.max_useful_rung, on.first_diverged_reason) == (0.5, "degraded")
+    assert (off.max_useful_rung, off.censored) == (None, "above")
 
 
 def test_the_search_and_the_api_are_imported_once_not_in_each_trial(

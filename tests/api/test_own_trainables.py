@@ -110,8 +110,8 @@ def test_the_search_has_an_edge(searched: Callable[[str], Searched], name: str) 
     entry = written["variants"][name]
     assert (written["key"], written["label"]) == ("lr", "LR")
     assert entry["censored"] is None
-    assert entry["max_stable_lr"] < entry["first_diverged_lr"]
-    assert f"edge {entry['max_stable_lr']}" in its.said
+    assert entry["max_useful_rung"] < entry["first_diverged_lr"]
+    assert f"edge {entry['max_useful_rung']}" in its.said
 
 
 def test_it_is_the_edge_of_the_undisturbed_search(
@@ -125,7 +125,7 @@ def test_it_is_the_edge_of_the_undisturbed_search(
         json.loads((cwd / "mlruns/searches/logistic/result.json").read_text())["variants"]["logistic"]
         for cwd in folders
     ]
-    for key in ("max_stable_lr", "first_diverged_lr", "first_diverged_reason"):
+    for key in ("max_useful_rung", "first_diverged_lr", "first_diverged_reason"):
         assert entries[0][key] == entries[1][key]
     losses = [entry["val_losses"] for entry in entries]
     both = losses[0].keys() & losses[1].keys()  # which seeds are needed is a matter of who ends first

@@ -46,7 +46,7 @@ def test_the_readmes_example_runs(tmp_path: Path) -> None:
     result = found(tmp_path, "mine")
     assert result.ladder == redline.geometric(1e-3, 1.0, 12)
     assert result.seeds == 3
-    assert result.variants["mine"].max_stable_lr == 0.151991
+    assert result.variants["mine"].max_useful_rung == 0.151991
     assert result.variants["mine"].first_diverged_lr == 0.284804
     assert "report: not done" not in done.stdout
     assert (tmp_path / "mlruns/searches/mine/report/report.html").exists()
@@ -65,5 +65,5 @@ def test_the_pages_examples_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\n0.151991\n" in done.stdout
     for name in ("mine", "quadratic"):
-        assert found(tmp_path, name).variants[name].max_stable_lr == 0.151991
+        assert found(tmp_path, name).variants[name].max_useful_rung == 0.151991
     assert found(tmp_path, "strict").variants["strict"].first_diverged_reason == "above_ten"

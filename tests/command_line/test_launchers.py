@@ -46,7 +46,7 @@ def test_two_jobs_find_what_one_process_finds(finished: Finished, smoke: list[st
     found, expected = result(tmp_path, name), result(finished.cwd, finished.answer.name)
     assert list(found["variants"]) == list(expected["variants"])
     for variant, entry in expected["variants"].items():
-        for key in ("max_stable_lr", "first_diverged_lr", "first_diverged_reason", "val_loss"):
+        for key in ("max_useful_rung", "first_diverged_lr", "first_diverged_reason", "val_loss"):
             assert found["variants"][variant][key] == entry[key]
     complete = trials(tmp_path, name, "COMPLETE")
     assert len(complete) == len(set(complete)) == sum(v["trials"] for v in found["variants"].values())

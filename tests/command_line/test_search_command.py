@@ -12,10 +12,14 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from command_helpers import Finished, Started, completed, result, studies, train, trials
-from redline.search.store.record import judged
 
 KEYS = {
+    "max_useful_lr",
+    "max_useful_lr_90",
+    "max_useful_rung",
     "max_stable_lr",
+    "max_stable_lr_90",
+    "max_stable_rung",
     "first_diverged_lr",
     "censored",
     "first_diverged_reason",
@@ -31,7 +35,15 @@ KEYS = {
 
 def answers_of(cwd: Path, name: str) -> dict[str, list[object]]:
     """What a search found; its cost depends on which speculative runs ended before they were cancelled."""
-    keys = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason", "val_loss")
+    keys = (
+        "max_useful_lr",
+        "max_useful_rung",
+        "max_stable_lr",
+        "first_diverged_lr",
+        "censored",
+        "first_diverged_reason",
+        "val_loss",
+    )
     return {norm: [its[key] for key in keys] for norm, its in result(cwd, name)["variants"].items()}
 
 
@@ -46,15 +58,14 @@ def tracked(cwd: Path, search: str) -> list[Run]:
 def test_prints_a_table_and_exits_with_0(finished: Finished) -> None:
     answer = finished.answer
     assert (answer.status, answer.stderr) == (0, "")
-    table = answer.stdout.split("largest stable learning rate")[1]
-    for words in ("max stable LR", "ratio to qk", "rule that broke", "perplexity"):
+    table = answer.stdout.split("largest useful and largest stable learning rate")[1]
+    for words in ("ratio to qk", "P(>1)", "perplexity", "stopped by"):
         assert words in table
     found = result(finished.cwd, answer.name)
     for name, entry in found["variants"].items():
         row = next(line for line in table.splitlines() if line.split()[:1] == [name])
-        assert f"{entry['max_stable_lr']:g}" in row
+        assert f"{entry['max_useful_rung']:g}" in row
         assert f"{entry['val_perplexity']:.2f}" in row
-        assert entry["first_diverged_reason"] in row
     assert str(finished.cwd / "mlruns" / "searches" / answer.name / "result.json") in answer.stdout
 
 
@@ -66,8 +77,7 @@ def test_writes_the_result_that_scripts_rely_on(finished: Finished) -> None:
     assert list(found["variants"]) == ["baseline", "qk"]
     for entry in found["variants"].values():
         assert set(entry) >= KEYS
-        assert entry["max_stable_lr"] in found["ladder"]
-        assert entry["first_diverged_lr"] in found["ladder"]
+        assert entry["max_useful_rung"] in found["ladder"]
         assert entry["censored"] is None
         assert entry["trials"] <= 4
         assert 0 < entry["optimizer_steps"] <= entry["grid_steps"] == 4 * 60
@@ -81,26 +91,19 @@ def test_the_studies_agree_with_the_result(finished: Finished) -> None:
     for name, study in its_studies.items():
         entry = found["variants"][name]
         assert [trial.state.name for trial in completed(study)] == ["COMPLETE"] * entry["trials"]
-        broken = judged(study.user_attrs, study.trials)
-        stable = [
-            trial.params["lr"]
-            for trial in completed(study)
-            if broken[trial.number] is None and trial.params["lr"] < entry["first_diverged_lr"]
-        ]
-        assert max(stable) == entry["max_stable_lr"]
-        first = next(t for t in completed(study) if t.params["lr"] == entry["first_diverged_lr"])
-        assert broken[first.number] == entry["first_diverged_reason"]
+        assert study.user_attrs["result"]["max_useful_lr"] == entry["max_useful_lr"]
+        diverged = [trial.params["lr"] for trial in completed(study) if trial.user_attrs["reason"]]
+        assert min(diverged, default=None) == entry["first_diverged_lr"]
 
 
-def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(finished: Finished) -> None:
-    """Also where the rule `degraded`, which only the search can judge, turned a run that ended stable."""
+def test_every_trial_is_one_finished_run_in_mlflow_with_its_verdict(finished: Finished) -> None:
     name = finished.answer.name
     runs = {(run.data.tags["norm"], float(run.data.tags["lr"])): run for run in tracked(finished.cwd, name)}
     expected = {}
     for variant, study in studies(finished.cwd, name).items():
-        broken = judged(study.user_attrs, study.trials)
         for trial in completed(study):
-            expected[variant, trial.params["lr"]] = broken[trial.number]
+            told = trial.user_attrs
+            expected[variant, trial.params["lr"]] = (told["verdict"], told["reason"] or "")
             # Also of trials that ended before MLflow had their run.
             note = study._storage.get_study_system_attrs(study._study_id)[
                 f"dashboard:{trial._trial_id}:note_str:0"
@@ -108,12 +111,11 @@ def test_every_trial_is_one_finished_run_in_mlflow_with_the_searchs_own_verdict(
             assert f"/#/runs/{runs[variant, trial.params['lr']].info.run_id})" in note
     assert set(runs) == set(expected)
     assert len(tracked(finished.cwd, name)) == len(expected)
-    assert "degraded" in expected.values(), "this search was to show a verdict of that rule"
-    for point, reason in expected.items():
+    for point, verdict in expected.items():
         run = runs[point]
         assert run.info.status == "FINISHED"
         tags = run.data.tags
-        assert (tags["verdict"], tags["reason"]) == ("diverged" if reason else "stable", reason or "")
+        assert (tags["verdict"], tags["reason"]) == verdict
         assert (tags["search"], tags["seed"]) == (name, "0")
         assert tags["step"].isdigit()
         assert "train/loss" in run.data.metrics
@@ -127,14 +129,14 @@ def test_its_report_is_written_and_kept_in_a_summary_run(finished: Finished) -> 
     found = result(finished.cwd, name)["variants"]
     text = page.read_text()
     for entry in found.values():
-        assert f">{entry['max_stable_lr']:g}</td>" in text
+        assert f">{entry['max_useful_rung']:g}</td>" in text
         assert f">{entry['val_perplexity']:.2f}</td>" in text
     client = MlflowClient(f"sqlite:///{finished.cwd / 'mlruns' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     [summary] = client.search_runs([experiment.experiment_id], "tags.summary = 'true'")
     for variant, entry in found.items():
-        assert summary.data.metrics[f"max_stable_lr/{variant}"] == entry["max_stable_lr"]
+        assert summary.data.metrics[f"max_useful_lr/{variant}"] == entry["max_useful_lr"]
     kept = {file.path for file in client.list_artifacts(summary.info.run_id)}
     assert {"report.html", "result.json", "loss_against_lr.png", "norm_curves_00_baseline.png"} <= kept
 

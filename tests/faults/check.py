@@ -14,7 +14,7 @@ from subject import Subject
 
 from redline.search.store.storage import open_storage
 
-_ANSWER = ("max_stable_lr", "first_diverged_lr", "censored", "first_diverged_reason")
+_ANSWER = ("max_useful_rung", "first_diverged_lr", "censored", "first_diverged_reason")
 _OUTCOME = ("reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
 
 

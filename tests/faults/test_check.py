@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 ANSWER = {
     "qk": {
-        "max_stable_lr": 0.1,
+        "max_useful_rung": 0.1,
         "first_diverged_lr": 0.2,
         "censored": None,
         "val_losses": {"0": 4.123456789, "1": 4.2},
-        "first_diverged_reason": "degraded",
+        "first_diverged_reason": "blow_up",
         "trials": 3,
     }
 }

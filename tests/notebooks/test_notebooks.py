@@ -68,7 +68,7 @@ def test_the_edge_of_a_search(finished: Finished) -> None:
     pytest.importorskip("redline.report", reason="this version has no report")
     shown = run("02_lr_edge.ipynb", finished.cwd, search_name=finished.answer.name)
     for variant in ("baseline", "qk"):
-        assert f"{variant}: stable up to " in shown
+        assert f"{variant}: useful to " in shown
     assert shown.count("image/png") == 4
 
 
@@ -78,6 +78,6 @@ def test_a_variant_of_ones_own(folder: Path, smoke: list[str]) -> None:
     search = ["trainer.max_steps=8", "lr=0.01,10", "hydra.sweeper.report_timeout=null"]
     overrides = ["experiment=smoke", *search, tokens, *CHEAP]
     shown = run("03_your_own_variant.ipynb", folder, overrides=overrides)
-    assert "largest stable learning rate" in shown
+    assert "largest useful and largest stable learning rate" in shown
     assert "'qk_fc2': " in shown
     assert "image/png" in shown

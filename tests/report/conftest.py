@@ -42,7 +42,7 @@ def fill(stores: Stores) -> None:
         {"qk": [Fake(0, val_loss=None, reason="blow_up"), Fake(3, val_loss=math.nan, reason="non_finite")]},
     )
     untracked = replace(stores, tracking_uri=None)
-    add_search(untracked, "untracked", {"qk": [Fake(0), Fake(1, reason="degraded")]})
+    add_search(untracked, "untracked", {"qk": [Fake(0), Fake(1, val_loss=6.0)]})
     add_search(
         untracked,
         "other",
@@ -52,7 +52,7 @@ def fill(stores: Stores) -> None:
                 Fake(1, val_loss=0.25),
                 Fake(2, val_loss=None, reason="blow_up"),
             ],
-            "scaled": [Fake(0, val_loss=0.375), Fake(1, val_loss=0.875, reason="degraded", late=True)],
+            "scaled": [Fake(0, val_loss=0.375), Fake(1, val_loss=0.875)],
         },
         key="weight_decay",
         label="weight decay",

@@ -1,5 +1,6 @@
 """What a search looks like once it is read back."""
 
+import json
 import math
 import shutil
 import sqlite3
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from sqlalchemy import make_url
 
 from redline.errors import UserError
-from redline.report import load_search
+from redline.report import load_search, write_report
 from redline.report.__main__ import main
 from redline.report.load import search_in
 from redline.search.result import SearchResult
@@ -32,11 +33,15 @@ def test_the_latest_search_is_the_default(stores: Stores) -> None:
         search.variant("qkw")
 
 
-def test_a_verdict_that_a_later_run_turned_counts_and_a_crash_is_no_divergence(stores: Stores) -> None:
-    runs = {run.value: run for run in load(stores).variant(ODD_NAME).runs}
-    assert (runs[0.2].verdict, runs[0.2].reason) == ("diverged", "degraded")
-    assert (runs[0.5].verdict, runs[0.5].reason, runs[0.5].val_loss) == ("crashed", None, None)
-    assert [run.value for run in load(stores).variant(ODD_NAME).finished_runs] == [0.02, 0.1, 0.1, 0.2, 0.2]
+def test_a_runs_verdict_is_its_own_and_a_crash_or_a_cut_is_no_divergence(stores: Stores) -> None:
+    runs = {(run.value, run.seed): run for run in load(stores).variant(ODD_NAME).runs}
+    lost, cut, crashed = runs[0.2, 0], runs[0.2, 1], runs[0.5, 0]
+    assert (lost.verdict, lost.reason, lost.shown_loss) == ("stable", None, 4.5)
+    assert (cut.verdict, cut.reason, cut.val_loss, cut.shown_loss) == ("cut", None, None, 4.75)
+    assert (crashed.verdict, crashed.reason, crashed.val_loss) == ("crashed", None, None)
+    variant = load(stores).variant(ODD_NAME)
+    assert [run.value for run in variant.finished_runs] == [0.02, 0.1, 0.1, 0.2, 0.2]
+    assert list(variant.losses) == [4.125, 4.0, 4.0, 4.5]  # without the run that was cut
 
 
 def test_curves_keep_nan_and_infinity(stores: Stores) -> None:
@@ -50,24 +55,26 @@ def test_curves_keep_nan_and_infinity(stores: Stores) -> None:
 
 
 def test_the_pair_is_of_one_seed_on_both_sides_of_the_edge(stores: Stores) -> None:
-    stable, diverged = load(stores).variant("baseline").pair
-    assert stable is not None
-    assert diverged is not None
-    assert (stable.value, stable.verdict, diverged.value, diverged.verdict) == (
-        0.05,
-        "stable",
-        0.1,
-        "diverged",
-    )
-    assert stable.seed == diverged.seed
     baseline = load(stores).variant("baseline")
-    others = tuple(run for run in baseline.finished_runs if run != diverged)
-    stable, diverged = replace(baseline, runs=others).pair
-    assert stable is not None
-    assert diverged is not None
-    assert (stable.seed, diverged.seed) == (1, 1)
-    assert load(stores, "one-variant").variant("qk").pair.diverged is None
-    assert load(stores, "all-diverged").variant("qk").pair.stable is None
+    useful, above = baseline.pair
+    assert useful is not None
+    assert above is not None
+    assert (useful.value, useful.verdict, above.value, above.verdict) == (0.05, "stable", 0.1, "diverged")
+    assert useful.seed == above.seed
+    others = tuple(run for run in baseline.finished_runs if run != above)
+    useful, above = replace(baseline, runs=others).pair
+    assert useful is not None
+    assert above is not None
+    assert (useful.seed, above.seed) == (1, 1)
+    assert load(stores, "one-variant").variant("qk").pair.above is None
+    assert load(stores, "all-diverged").variant("qk").pair.useful is None
+
+
+def test_the_run_above_the_edge_may_be_stable_and_lost(stores: Stores) -> None:
+    useful, above = load(stores).variant(ODD_NAME).pair
+    assert useful is not None
+    assert above is not None
+    assert (useful.value, above.value, above.verdict) == (0.1, 0.2, "stable")
 
 
 def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path) -> None:
@@ -123,13 +130,15 @@ def test_an_end_that_another_machine_saw_is_read_from_the_storage(stores: Stores
     assert search.curves.trouble == "nothing was tracked (no MLflow)"
     assert search.finished
     assert search.result == SearchResult.read(stores.searches / "full" / "result.json")
-    assert search.variant("baseline").max_stable_lr == 0.05
+    assert search.variant("baseline").edge == pytest.approx(0.06)
+    assert (search.result.criterion, search.result.claim) == ("both", 1.5)
+    assert search.result.recipe["weight_decay"] == 0.1
 
 
 def test_before_the_end_the_edge_is_what_is_known_of_it(stores: Stores) -> None:
     search = load(stores, "running")
     assert (search.finished, search.result.variants) == (False, {})
-    edges = [(its.max_stable_lr, its.first_diverged_lr) for its in search.variants]
+    edges = [(its.largest_stable, its.first_diverged) for its in search.variants]
     assert edges == [(0.02, 0.2), (None, None)]
 
 
@@ -158,6 +167,39 @@ def test_an_unknown_search_is_one_line_that_names_the_known_ones(
     assert ended.value.code == 2
     assert said.startswith("error: search=fulll: unknown (did you mean full?); allowed: full, running, ")
     assert said.count("\n") == 1
+
+
+def test_a_search_of_version_1_is_read_and_known_as_old(stores: Stores, tmp_path: Path) -> None:
+    """Its studies hold results of the old form, and a rule that is no more."""
+    old, database = tmp_path / "optuna.db", make_url(stores.storage).database
+    shutil.copy(database, old)
+    entry = {
+        "max_stable_lr": 0.02,
+        "first_diverged_lr": 0.05,
+        "censored": None,
+        "first_diverged_reason": "degraded",
+        "val_loss": 4.0,
+        "val_perplexity": 54.6,
+        "best_lr": 0.02,
+        "best_val_loss": 4.0,
+        "trials": 2,
+        "optimizer_steps": 200,
+        "grid_steps": 600,
+        "max_stable_lr_90": [0.015, 0.05],
+        "stable_above": [],
+    }
+    rules = {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}}
+    with sqlite3.connect(old) as store:
+        mine = "study_id = (SELECT study_id FROM studies WHERE study_name = 'untracked/qk')"
+        for key, value in (("result", entry), ("rules", rules)):
+            change = f"UPDATE study_user_attributes SET value_json = ? WHERE key = ? AND {mine}"
+            store.execute(change, (json.dumps(value), key))
+        store.execute(f"DELETE FROM study_user_attributes WHERE key IN ('recipe', 'criterion') AND {mine}")
+    search = read_search(Stores(f"sqlite:///{old}", None, tmp_path), "untracked")
+    assert search.result.version == 1
+    assert search.variants[0].edge == 0.02
+    path = write_report(search, tmp_path / "report")
+    assert "Old form (version 1)" in path.read_text()
 
 
 def test_where_there_is_no_storage_none_is_made(tmp_path: Path) -> None:

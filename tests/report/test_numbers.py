@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up_store import INITIAL, ODD_NAME, Stores, read_search
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 
 import redline.report
@@ -60,17 +60,17 @@ def test_steps_that_only_one_run_logged_are_not_compared() -> None:
 def test_the_sentence_names_site_layer_step_and_verdict(full: Search) -> None:
     said = growth_sentence(full.variant("baseline"), "LR")
     assert "fc2 of layer 1 grew first. At step 20 its norm was no finite number" in said
-    assert "(LR 0.1 against 0.05; it was judged diverged by non_finite at step 30)" in said
+    assert "(LR 0.1, diverged by non_finite at step 30, against 0.05)" in said
     said = growth_sentence(full.variant(ODD_NAME), "LR")
-    assert "grew first. At step 0 its norm was 2.5 times the stable run's" in said
+    assert "grew first. At step 0 its norm was 2.5 times the useful run's" in said
     assert "no layer's output exceeded 3 times" in growth_sentence(full.variant(ODD_NAME), "LR", 3.0)
 
 
 def test_norms_are_read_by_site_and_layer(full: Search) -> None:
-    found = output_norms(full.variant("baseline").pair.stable)
+    found = output_norms(full.variant("baseline").pair.useful)
     assert list(found) == [(site, layer) for site in ("qkv", "proj", "fc1", "fc2") for layer in range(3)]
     assert list(found["qkv", 2][:2]) == [3.0, 6.0]
-    odd = output_norms(full.variant("baseline").pair.diverged)["fc2", 1]
+    odd = output_norms(full.variant("baseline").pair.above)["fc2", 1]
     assert (odd[20], odd[30]) == (math.inf, math.inf)  # the second was NaN
 
 
@@ -134,8 +134,27 @@ def test_a_runs_marker_is_at_its_loss_or_in_the_band_above(full: Search) -> None
     above = {(lr, hollow) for lr, y, hollow in marked if y > INITIAL}
     assert above == {(0.1, True), (0.1, False), (1.0, True)}
     assert all(low < y < high for _, y, _ in marked)
-    line = next(line for line in axes.lines if list(line.get_xdata()) == [0.02, 0.05, 0.1])
-    assert list(line.get_ydata()) == [4.5, (4.25 + 4.375) / 2, INITIAL]  # 9.5 is off the axis
+    lines = [list(line.get_ydata()) for line in axes.lines if list(line.get_xdata()) == [0.02, 0.1, 0.5]]
+    assert [4.5, 4.2, 6.5] in lines  # the curve
+    one = (INITIAL - low) / (high - low)
+    chances = [
+        pytest.approx([chance * one for chance in its], abs=0.02) for its in ((0, 0.1, 0.9), (0, 0, 0.4))
+    ]
+    assert lines[-2:] == chances
+    [band] = [its for its in axes.collections if isinstance(its, PolyCollection)]
+    assert band.get_paths()[0].vertices[:, 1].max() == INITIAL  # 8 is off the axis
+
+
+def test_a_run_that_was_cut_is_drawn_at_the_loss_that_was_expected_of_it(full: Search) -> None:
+    axes = loss_against_lr(full).axes[1]
+    [cut] = [line for line in axes.lines if line.get_marker() == "v"]
+    assert (float(cut.get_xdata()[0]), float(cut.get_ydata()[0])) == (0.2, 4.75)
+    assert cut.get_markerfacecolor() == "white"
+
+
+def test_without_a_curve_the_line_is_through_the_means(stores: Stores) -> None:
+    axes = loss_against_lr(read_search(stores, "running")).axes[0]
+    assert [4.0] in [list(line.get_ydata()) for line in axes.lines if list(line.get_xdata()) == [0.02]]
 
 
 def test_pyplot_with_its_global_state_is_not_used() -> None:

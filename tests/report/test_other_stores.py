@@ -38,7 +38,7 @@ def numbers(search: Search) -> list[Any]:
     """All that a report may show of a search, but for the names that stores give."""
     found: list[Any] = []
     for variant in search.variants:
-        found.append((variant.name, variant.result, variant.max_stable_lr, variant.first_diverged_lr))
+        found.append((variant.name, variant.result, variant.edge, variant.first_diverged))
         for run in variant.runs:
             points = {
                 name: [(step, repr(value)) for step, value in run.history(name).items()]

@@ -14,6 +14,7 @@ from page_reader import read_page
 from redline.report import write_report
 from redline.report.blocks import RYBAKOV, WORTSMAN
 from redline.report.topics.perplexity import PAPER_PERPLEXITY
+from redline.search.result import span
 
 Written = dict[str, Path]
 
@@ -28,14 +29,24 @@ def test_the_table_is_that_of_the_result(written: Written, stores: Stores) -> No
     assert list(rows) == list(entries) == ["baseline", ODD_NAME]
     for name, entry in entries.items():
         row = rows[name]
-        assert float(row["max stable LR"]) == entry["max_stable_lr"]
-        assert float(row["first diverged"]) == entry["first_diverged_lr"]
+        assert row["max useful LR"] == f"{entry['max_useful_lr']:.3g}"
+        assert row["rung"] == f"{entry['max_useful_rung']:g}"
+        assert row["useful 90%"] == span(entry["max_useful_lr_90"])
         assert row["perplexity"] == f"{entry['val_perplexity']:.2f}"
-        assert row["rule that broke"] == f"{entry['first_diverged_reason']} at {entry['first_diverged_step']}"
-        assert int(row["trials"]) == entry["trials"]
-        assert (
-            float(row["ratio to baseline"]) == entry["max_stable_lr"] / entries["baseline"]["max_stable_lr"]
-        )
+        assert row["rule that broke first"] == (entry["first_diverged_reason"] or "–")
+        assert row["trials (cut)"] == f"{entry['trials']}" + (f" ({entry['cut']})" if entry["cut"] else "")
+        assert row["stopped by"] == "resolution"
+    assert rows["baseline"]["stable 90%"] == "0.05–0.075"
+    assert rows[ODD_NAME]["max stable LR"] == "≥ 1"
+    assert rows["baseline"]["ratio to baseline"] == "1"
+    assert rows[ODD_NAME]["ratio to baseline"] == "1.50 (1.2–2)"
+    assert (rows[ODD_NAME]["P(>1)"], rows[ODD_NAME]["P(>1.5)"]) == ("97%", "50%")
+    [ratios] = read_page(written["full"]).rows("ratios")
+    assert list(ratios.values()) == [
+        *(ODD_NAME, "1.50", "1.2–2", "97%", "50%"),
+        *("2.00", "1–4", "95%", "70%"),
+    ]
+    assert "Recipe: weight_decay 0.1, clip 1." in read_page(written["full"]).text
     cost = {row["variant"]: row for row in read_page(written["full"]).rows("cost")}
     for name, entry in entries.items():
         assert int(cost[name]["optimizer steps"]) == entry["optimizer_steps"]
@@ -60,7 +71,8 @@ def test_the_runs_are_those_of_mlflow(written: Written, stores: Stores) -> None:
         assert (row["variant"], row["LR"], row["seed"]) == tuple(
             data.tags[key] for key in ("variant", "lr", "seed")
         )
-        assert row["verdict"] == data.tags["verdict"]
+        if row["verdict"] != "cut":  # which MLflow learns at the search's end
+            assert row["verdict"] == data.tags["verdict"]
         for heading, metric, form in (
             ("validation loss", "val/loss", ".4f"),
             ("perplexity", "val/perplexity", ".2f"),
@@ -71,7 +83,7 @@ def test_the_runs_are_those_of_mlflow(written: Written, stores: Stores) -> None:
 def test_perplexities_are_exp_of_the_mean_loss_beside_the_papers(written: Written) -> None:
     rows = {row["variant"]: row for row in read_page(written["full"]).rows("perplexity")}
     ours, odd = rows["baseline"], rows[ODD_NAME]
-    assert ours["at its largest stable LR"] == f"{math.exp((4.25 + 4.375) / 2):.2f}"
+    assert ours["at its largest useful rung"] == f"{math.exp((4.25 + 4.375) / 2):.2f}"
     assert ours["at LR 0.02"] == f"{math.exp(4.5):.2f}"
     assert odd["against baseline"] == f"{math.exp(4.125 - 4.5) - 1:+.1%}"
     assert ours["paper: at LR 0.0003"] == f"{PAPER_PERPLEXITY['baseline']:.2f}"
@@ -132,21 +144,17 @@ def test_without_tracking_the_page_says_that_there_are_no_curves(written: Writte
     page = read_page(written["untracked"])
     assert "There are no curves: nothing was tracked" in page.text
     assert "None of the runs logged attention/max_logit: nothing was tracked" in page.text
-    assert page.rows("result")[0]["max stable LR"] == "0.02"
+    assert page.rows("result")[0]["max useful LR"] == "0.024"
 
 
 def test_a_search_of_another_trainable_speaks_of_what_was_searched(written: Written) -> None:
     """Of no learning rate, no nats, no perplexity, no layer and no paper whose variants it has not."""
     path, page = written["other"], read_page(written["other"])
     row = page.rows("result")[0]
-    assert (row["max stable weight decay"], row["first diverged"], row["final score"]) == (
-        "0.05",
-        "0.1",
-        "0.25",
-    )
-    assert page.rows("result")[1]["rule that broke"] == "degraded at 99"
+    assert (row["max useful weight decay"], row["rung"], row["final score"]) == ("0.06", "0.05", "0.25")
+    assert row["rule that broke first"] == "blow_up"
     assert "Final score against weight decay" in page.text
-    assert "Largest stable weight decay" in page.text
+    assert "Largest useful and largest stable weight decay" in page.text
     assert "Weight decay sensitivity" in page.text
     runs = page.rows("runs")
     assert {"weight decay", "final score"} < set(runs[0])
@@ -175,8 +183,8 @@ def test_the_paper_is_cited_only_where_a_variant_is_its_own(written: Written) ->
 
 def test_where_every_trial_diverged_there_is_nothing_to_compare_with(written: Written) -> None:
     page = read_page(written["all-diverged"])
-    assert page.rows("result")[0]["max stable LR"] == "< 0.02, censored"
-    assert "qk: there is no stable run to compare with." in page.text
+    assert page.rows("result")[0]["max useful LR"] == "< 0.02"
+    assert "qk: there is no useful run to compare with." in page.text
     assert "None of the runs logged attention/max_logit: the tap was off." in page.text
 
 

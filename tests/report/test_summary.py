@@ -31,7 +31,7 @@ def test_every_end_of_a_search_updates_one_summary_run(stores: Stores) -> None:
     assert (summary.info.run_name, summary.info.status) == ("summary", "FINISHED")
     assert summary.data.tags["search"] == "one-variant"
     entry = json.loads((stores.searches / "one-variant" / "result.json").read_text())["variants"]["qk"]
-    assert entry["max_stable_lr"] is None
+    assert entry["max_useful_lr"] is None
     headlines = {"best_lr", "best_val_loss", "trials", "optimizer_steps", "grid_steps"}
     assert summary.data.metrics == {f"{key}/qk": entry[key] for key in headlines}
     artifacts = MlflowClient(stores.tracking_uri).list_artifacts(summary.info.run_id)
@@ -44,27 +44,24 @@ def test_a_variants_edge_is_a_metric_whatever_its_name(stores: Stores) -> None:
     assert stores.tracking_uri is not None
     publish_summary(read_search(stores, "full"), stores.tracking_uri, [])
     [summary] = runs_of(stores.tracking_uri, "full", "tags.summary = 'true'")
-    edges = {key: value for key, value in summary.data.metrics.items() if key.startswith("max_stable_lr/")}
-    assert edges == {"max_stable_lr/baseline": 0.05, "max_stable_lr/qk_ data.path__b_a__x__ _ _y____b_": 0.1}
+    edges = {key: value for key, value in summary.data.metrics.items() if key.startswith("max_useful_rung/")}
+    odd = "qk_ data.path__b_a__x__ _ _y____b_"
+    assert edges == {"max_useful_rung/baseline": 0.05, f"max_useful_rung/{odd}": 0.1}
+    assert summary.data.metrics[f"max_useful_lr/{odd}"] == pytest.approx(0.12)
 
 
-def test_a_verdict_that_turned_after_its_runs_end_is_tagged(tmp_path: Path) -> None:
-    """Of the runs at 0.02, 0.05 and 0.1 the second was worse than the first, which came later."""
+def test_a_run_that_the_search_cut_is_tagged(tmp_path: Path) -> None:
+    """The run itself cannot know it: MLflow has it as stable."""
     stores = make_stores(tmp_path)
     assert stores.tracking_uri is not None
-    fakes = [
-        Fake(0),
-        Fake(1, val_loss=4.5, reason="degraded", late=True, told=False),
-        Fake(2, val_loss=None, reason="blow_up"),
-    ]
-    add_search(stores, "turned", {"qk": fakes})
-    for expected in ("stable", ""), ("diverged", "degraded"):
-        [turned] = runs_of(stores.tracking_uri, "turned", "tags.lr = '0.05'")
-        assert (turned.data.tags["verdict"], turned.data.tags["reason"]) == expected
-        publish_summary(read_search(stores, "turned"), stores.tracking_uri, [])
+    fakes = [Fake(0), Fake(1, val_loss=None, cut=4.5), Fake(2, val_loss=None, reason="blow_up")]
+    add_search(stores, "cut", {"qk": fakes})
+    for expected in "stable", "cut":
+        [cut] = runs_of(stores.tracking_uri, "cut", "tags.lr = '0.05'")
+        assert (cut.data.tags["verdict"], cut.data.tags["reason"]) == (expected, "")
+        publish_summary(read_search(stores, "cut"), stores.tracking_uri, [])
     others = {
-        its.data.tags["lr"]: its.data.tags
-        for its in runs_of(stores.tracking_uri, "turned", "tags.lr != '0.05'")
+        its.data.tags["lr"]: its.data.tags for its in runs_of(stores.tracking_uri, "cut", "tags.lr != '0.05'")
     }
     assert {lr: (tags["verdict"], tags["reason"]) for lr, tags in others.items()} == {
         "0.02": ("stable", ""),

@@ -1,4 +1,4 @@
-"""What the dashboard makes of a search: its verdicts, its answer, notes and links."""
+"""What the dashboard makes of a search: its trials' states, its answer, notes and links."""
 
 import os
 import subprocess
@@ -6,24 +6,23 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import optuna
 import optuna_dashboard
 import pytest
 from dashboard_api import served
 from optuna.trial import FrozenTrial
-from search_helpers import DEGRADED, attributes, outcome
+from result_helpers import OLD_VARIANT, made_variant
+from search_helpers import attributes, outcome
 
 from postgresql_server import PostgreSQL
-from redline.dashboard.judged_storage import open_judged
+from redline.dashboard.storage import open_begun
 from redline.errors import UserError
-from redline.search.policy.answer import variant_result
-from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point
-from redline.search.result import VariantResult
+from redline.search.policy.points import Point
+from redline.search.result import Ratio, VariantResult
 from redline.search.store.notes import write_note
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
+from redline.stability import Cut
 
 LADDER = (0.1, 0.2, 0.4, 0.8)
 SRC = Path(__file__).parents[2] / "src"
@@ -46,11 +45,6 @@ def ended(study: VariantStudy, *ends: str | float) -> list[FrozenTrial]:
     return claims
 
 
-def answer(study: VariantStudy) -> VariantResult:
-    question = Question(LADDER, 1, "majority", doubt=1.0)
-    return variant_result(search_state(question, DEGRADED, study.state().outcomes), study.facts)
-
-
 def infeasible(detail: dict) -> list[bool]:
     return [any(value > 0 for value in trial["constraints"]) for trial in detail["trials"]]
 
@@ -59,54 +53,33 @@ def best(detail: dict) -> list[int]:
     return [trial["number"] for trial in detail["best_trials"]]
 
 
-def test_a_verdict_that_a_later_trial_turned_is_shown(study: VariantStudy, url: str) -> None:
-    """Optuna closes finished trials, so the storage itself still says stable."""
-    ended(study, 4.3, 4.0, 4.4)
-    assert best(served(study.storage, study)) == [2]
-    detail = served(open_judged(url), study)
-    assert best(detail) == [1]
-    assert infeasible(detail) == [False, False, True]
-    assert [trial["values"] for trial in detail["trials"]] == [[0.1], [0.2], [0.0]]
-    told = [{its["key"]: its["value"] for its in trial["user_attrs"]} for trial in detail["trials"]]
-    assert [(its["verdict"], its["reason"]) for its in told[1:]] == [
-        ("stable", "null"),
-        ("diverged", "degraded"),
-    ]
-    assert "**stable** by itself" in detail["trials"][2]["note"]["body"]  # which stays true
+def test_a_trials_state_is_its_own_and_the_best_is_the_largest_stable_one(
+    study: VariantStudy, url: str
+) -> None:
+    """Whether a trial is lost is the curve's to say: its state does not change after it has ended."""
+    ended(study, 4.3, 4.0, 5.4, "blow_up")
+    detail = served(open_begun(url), study)
+    assert best(detail) == [2]
+    assert infeasible(detail) == [False, False, False, True]
+    assert [trial["values"] for trial in detail["trials"]] == [[0.1], [0.2], [0.4], [0.0]]
+
+
+def test_a_trial_that_was_cut_is_greyed_and_says_so(study: VariantStudy, url: str) -> None:
+    ended(study, 4.0)
+    claim = study.claim(Point(1, 0), Owner.here())
+    assert claim is not None
+    study.finish(claim, replace(outcome(0.2, val_loss=None), cut=Cut(5.0, 0.1)), None)
+    detail = served(open_begun(url), study)
+    assert best(detail) == [0]
+    assert infeasible(detail) == [False, True]
+    assert "**cut** at step 9" in detail["trials"][1]["note"]["body"]
 
 
 def test_what_is_stored_is_not_changed_by_looking(study: VariantStudy, url: str) -> None:
-    ended(study, 4.3, 4.0, 4.4)
+    ended(study, 4.3, 4.0, "blow_up")
     before = (study.trials(), study.storage.get_study_system_attrs(study.study._study_id))
-    served(open_judged(url), study)
+    served(open_begun(url), study)
     assert (study.trials(), study.storage.get_study_system_attrs(study.study._study_id)) == before
-
-
-def test_a_study_of_somebody_else_or_begun_by_half_is_shown_as_it_is(study: VariantStudy, url: str) -> None:
-    other = optuna.create_study(storage=study.storage, study_name="other")
-    other.set_user_attr("ladder", [1, 2])
-    other.add_trial(optuna.trial.create_trial(value=3.0))
-    storage = open_judged(url)
-    assert [trial.values for trial in storage.get_all_trials(other._study_id)] == [[3.0]]
-
-
-def test_above_the_edge_of_another_key_nothing_is_feasible(url: str) -> None:
-    begun = attributes(LADDER, key="optimizer.weight_decay", label="weight decay")
-    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
-    ended(study, 4.0, "blow_up", 4.0)
-    study.answer(answer(study))
-    assert infeasible(served(open_judged(url), study)) == [False, True, True]
-
-
-def test_the_best_trial_is_the_answer_where_a_rate_above_it_is_stable_again(
-    study: VariantStudy, url: str
-) -> None:
-    ended(study, 4.0, 4.0, "blow_up", 4.0)
-    assert best(served(open_judged(url), study)) == [3]  # as far as is known
-    study.answer(answer(study))
-    detail = served(open_judged(url), study)
-    assert best(detail) == [1]
-    assert infeasible(detail) == [False, False, True, True]
 
 
 def test_the_dashboard_names_what_it_draws(study: VariantStudy) -> None:
@@ -116,9 +89,9 @@ def test_the_dashboard_names_what_it_draws(study: VariantStudy) -> None:
 def test_the_dashboard_opens_on_a_study_without_a_stable_or_without_a_finished_trial(
     study: VariantStudy, url: str
 ) -> None:
-    assert served(open_judged(url), study)["best_trials"] == []
+    assert served(open_begun(url), study)["best_trials"] == []
     ended(study, "blow_up")
-    assert infeasible(served(open_judged(url), study)) == [True]
+    assert infeasible(served(open_begun(url), study)) == [True]
 
 
 def test_a_trials_note_links_to_its_page_while_it_runs_and_names_its_verdict_when_it_has_ended(
@@ -144,17 +117,30 @@ def test_a_trial_without_a_page_has_no_link(study: VariantStudy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "note"),
+    ("result", "note"),
     [
-        ((4.3, 4.0, 4.4), "Largest stable LR: **0.2**. First diverged: 0.4, by `degraded`."),
-        ((4.0, "blow_up", 4.0), "First diverged: 0.2, by `blow_up`. Stable again above it: 0.4."),
-        (("blow_up",), "The lowest rung diverged: the ladder begins too high for an answer."),
-        ((4.0, 4.0, 4.0, 4.0), "Every rung of the ladder is stable: it ends too low for an answer."),
+        (
+            made_variant(0.54, 1.5),
+            "Largest useful LR: **0.54**, 0.43–0.68 with 90%, on the ladder 0.4. "
+            "Largest stable LR: **1.5**, 1.2–1.9 with 90%, on the ladder 0.8. "
+            "First diverged: 3, by `blow_up`. The search ended by: resolution.",
+        ),
+        (
+            made_variant(None, None, censored="above", stable_censored="above", first_diverged_lr=None),
+            "The largest useful LR lies above all that was tried. "
+            "The largest stable LR lies above all that was tried. The search ended by: resolution.",
+        ),
+        (made_variant(None, open=(0.2, 0.4)), "Runs at 0.2, 0.4 crashed too often and were left open."),
+        (made_variant(ratio=Ratio("q*k", 1.7, (1.2, 2.4))), "1.70 times the LR of q\\*k (1.2–2.4 with 90%)."),
+        (
+            VariantResult.from_dict(OLD_VARIANT),
+            "An old answer (version 1), without points on a curve. "
+            "Largest useful LR: 0.19–0.42 with 90%, on the ladder 0.2. First diverged: 0.4, by `degraded`.",
+        ),
     ],
 )
-def test_a_studys_note_is_its_answer(study: VariantStudy, ends: tuple[str | float, ...], note: str) -> None:
-    ended(study, *ends)
-    study.answer(answer(study))
+def test_a_studys_note_is_its_answer(study: VariantStudy, result: VariantResult, note: str) -> None:
+    study.answer(result)
     assert note in optuna_dashboard.get_note(study.study)
 
 
@@ -172,7 +158,7 @@ def test_a_postgresql_storage_opens_by_the_searchs_own_url(postgresql: PostgreSQ
     url = postgresql.url(postgresql.new_database())
     study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER))
     ended(study, 4.0, "blow_up")
-    assert best(served(open_judged(url), study)) == [0]
+    assert best(served(open_begun(url), study)) == [0]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +169,7 @@ def test_a_storage_that_is_not_there_is_the_users_mistake(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"^storage.*; allowed: ") as refused:
-        open_judged(storage)
+        open_begun(storage)
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []

@@ -50,7 +50,7 @@ def calls(place: Path, what: str) -> int:
 def test_a_search_writes_its_result_and_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home = tmp_path / "home"
     result = run_search(asked(home), [Does(says=["report of"])])
-    assert result.variants["qk"].max_stable_lr == 0.1
+    assert result.variants["qk"].max_useful_rung == 0.1
     assert SearchResult.read(home / "searches" / "search" / "result.json") == result
     said = capsys.readouterr().out
     for words in (
@@ -63,7 +63,7 @@ def test_a_search_writes_its_result_and_shows_it(tmp_path: Path, capsys: pytest.
         assert words in said
     study = optuna.load_study(study_name="search/qk", storage=f"sqlite:///{home / 'optuna.db'}")
     assert study.user_attrs["finished"]
-    assert study.user_attrs["result"]["max_stable_lr"] == 0.1
+    assert study.user_attrs["result"]["max_useful_rung"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_what_comes_first_is_tried_again_where_it_is_killed(
     place = tmp_path / "called"
     place.mkdir()
     result = run_search(asked(tmp_path / "home", place=str(place), dies_in={what: 2}, retries=2))
-    assert result.variants["qk"].max_stable_lr == 0.1
+    assert result.variants["qk"].max_useful_rung == 0.1
     assert calls(place, what) == 3
     again = "prepare: crashed (killed by signal SIGKILL), tried again; its log is in "
     assert capsys.readouterr().out.count(again) == (2 if what == "facts" else 0)

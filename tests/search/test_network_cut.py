@@ -61,7 +61,7 @@ def test_another_machine_takes_over_and_nothing_counts_twice(
     network.mend(1)
     first, second = coordinators.results()
     assert first == second
-    assert (first["qk"].max_stable_lr, first["qk"].trials) == (0.2, 3)
+    assert (first["qk"].max_useful_rung, first["qk"].trials) == (0.2, 3)
     assert len(set(finished_points(seen))) == 3
     assert set(states(seen)) <= {"COMPLETE", "lost", "duplicate"}
     assert states(seen)["COMPLETE"] == 3

@@ -62,7 +62,7 @@ def test_coordinators_share_the_work_and_find_the_same(
     coordinators.go()
     results = coordinators.results()
     assert results[0] == results[1] == results[2]
-    assert {name: its.max_stable_lr for name, its in results[0].items()} == {"baseline": 0.1, "qk": 0.8}
+    assert {name: its.max_useful_rung for name, its in results[0].items()} == {"baseline": 0.1, "qk": 0.8}
     for name in ("baseline", "qk"):
         points = finished_points(url, name)
         assert len(points) == len(set(points)) == results[0][name].trials

@@ -1,68 +1,19 @@
-"""Searches read back: every trial with the verdict that follows from all of them, whenever they arrived."""
+"""Searches read back: every trial with its own state, and a variant's answer once there is one."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from optuna.distributions import FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, create_trial
-from search_helpers import DEGRADED, attributes, cut_outcome, outcome
-from test_bisection import any_searches, few
+from result_helpers import made_variant
+from search_helpers import attributes, cut_outcome, outcome
 
-from redline.search.policy.answer import variant_result
-from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point, reasons
+from redline.search.policy.points import Point
 from redline.search.store.owner import Owner
-from redline.search.store.record import judged, link_trials, read_searches
+from redline.search.store.record import link_trials, read_searches
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
-from redline.stability import Outcome
 
 LADDER = (0.1, 0.2, 0.4)
-
-
-def finished(number: int, value: float, seed: int, ended: Outcome) -> FrozenTrial:
-    """A trial as the storage holds it, its verdict as of its end left out: nobody is to read it."""
-    trial = create_trial(
-        value=0.0,
-        params={"decay": value, "seed": seed},
-        distributions={"decay": FloatDistribution(0.5, 100), "seed": IntDistribution(0, 100)},
-        user_attrs={"outcome": asdict(ended)},
-    )
-    trial.number = number
-    return trial
-
-
-@given(any_searches(), st.integers(0, 50), st.data())
-@few
-def test_in_any_order_of_arrival_a_trial_is_judged_by_all_outcomes(
-    search: dict, first_seed: int, data: st.DataObject
-) -> None:
-    ladder, grid = [rung + 1.0 for rung in range(search["rungs"])], search["grid"]
-    order = data.draw(st.permutations(list(grid)))
-    arrived = order[: data.draw(st.integers(0, len(order)))]
-    trials = [
-        finished(number, ladder[point.rung], first_seed + point.seed, grid[point])
-        for number, point in enumerate(arrived)
-    ]
-    expected = reasons({point: grid[point] for point in arrived}, DEGRADED)
-    its = judged(attributes(ladder, key="decay"), trials)
-    assert its == {number: expected[point] for number, point in enumerate(arrived)}
-
-
-def test_without_rules_of_the_search_a_trial_keeps_its_own_verdict() -> None:
-    runs = [outcome(val_loss=4.0), outcome(val_loss=9.0), outcome(val_loss=None, reason="blow_up")]
-    trials = [finished(rung, LADDER[rung] * 10, 0, its) for rung, its in enumerate(runs)]
-    ladder = [value * 10 for value in LADDER]
-    assert judged(attributes(ladder, key="decay", rules={}), trials) == {0: None, 1: None, 2: "blow_up"}
-
-
-def test_a_point_that_was_finished_twice_has_one_verdict() -> None:
-    first, second = outcome(val_loss=4.0), outcome(val_loss=None, reason="blow_up")
-    trials = [finished(0, 1.0, 0, first), finished(1, 1.0, 0, second)]
-    assert judged(attributes([1.0, 2.0], key="decay"), trials) == {0: None, 1: None}
 
 
 @pytest.fixture
@@ -71,14 +22,14 @@ def study(url: str) -> VariantStudy:
 
 
 def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
-    stable, turned, crashed, lost, running = (
+    stable, diverged, crashed, lost, running = (
         study.claim(Point(rung, seed), Owner.here())
         for rung, seed in [(0, 0), (2, 0), (0, 1), (1, 1), (1, 0)]
     )
-    for claim in (stable, turned, crashed, lost, running):
+    for claim in (stable, diverged, crashed, lost, running):
         assert claim is not None
     study.report(stable, 3, 5.5)
-    study.finish(turned, outcome(0.4, val_loss=4.4), None)
+    study.finish(diverged, outcome(0.4, reason="blow_up", val_loss=None), "blow_up")
     study.finish(stable, replace(outcome(0.1, val_loss=4.0), page="http://curves/1"), None)
     study.fail(crashed._trial_id, "crash")
     study.fail(lost._trial_id, "lost")
@@ -97,11 +48,12 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     assert (first.last_step, first.last_loss) == (3, 5.5)
     assert first.outcome is not None
     assert (first.outcome.val_loss, first.outcome.page) == (4.0, "http://curves/1")
-    assert second.reason == "degraded"
+    assert second.reason == "blow_up"
+    assert variant.asked == {}
 
 
 def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study: VariantStudy) -> None:
-    """It keeps its own state, and the full run's verdict is its point's."""
+    """It keeps its own state."""
     for ended in (cut_outcome(0.1), outcome(0.1, val_loss=None, reason="blow_up")):
         claim = study.claim(Point(0, 0), Owner.here())
         assert claim is not None
@@ -112,7 +64,6 @@ def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study
         ("diverged", "blow_up"),
     ]
     assert variant.trials[0].outcome == cut_outcome(0.1)
-    assert judged(study.attributes, study.trials()) == {1: "blow_up"}
 
 
 def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study: VariantStudy) -> None:
@@ -140,12 +91,17 @@ def test_a_result_is_read_once_its_search_has_ended(study: VariantStudy) -> None
     claim = study.claim(Point(0, 0), Owner.here())
     assert claim is not None
     study.finish(claim, outcome(0.1, reason="blow_up", val_loss=None), "blow_up")
-    question = Question(LADDER, 1, "majority", doubt=1.0)
-    result = variant_result(search_state(question, DEGRADED, study.state().outcomes), study.facts)
+    result = made_variant()
     study.answer(result)
     assert read_searches(study.storage)["search"][0].result is None
     study.study.set_user_attr("finished", True)
     assert read_searches(study.storage)["search"][0].result == result
+
+
+def test_what_was_asked_is_read_back_too(url: str) -> None:
+    asked = {"recipe": {"weight_decay": 0.1}, "criterion": "both", "lost_share": 0.3, "claim": 1.5}
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", attributes(LADDER, **asked))
+    assert read_searches(study.storage)["search"][0].asked == asked
 
 
 def test_short_runs_studies_of_others_and_those_begun_by_half_are_no_variants(study: VariantStudy) -> None:

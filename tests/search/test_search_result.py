@@ -1,256 +1,145 @@
-"""`result.json` and the table: edges, censoring, ladders that are not monotone, runs left open."""
+"""`result.json`: written, read back, of today's form and of the old one."""
 
-import io
 import itertools
 import json
-import math
 import os
 import threading
 import time
-from collections.abc import Collection
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console
-from search_helpers import DEGRADED, outcome
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from result_helpers import LADDER, OLD, OLD_VARIANT, made_search, made_variant
 
 from redline.errors import UserError
-from redline.search.console.table import result_table
-from redline.search.policy.answer import variant_result
-from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point
-from redline.search.result import SearchResult, VariantResult
-from redline.search.trainable import Facts
-from redline.stability import Outcome
-
-LADDER = (0.1, 0.2, 0.4, 0.8)
-FIXED_KEYS = {
-    "max_stable_lr",
-    "first_diverged_lr",
-    "censored",
-    "first_diverged_reason",
-    "val_loss",
-    "val_losses",
-    "val_perplexity",
-    "best_lr",
-    "best_val_loss",
-    "trials",
-    "optimizer_steps",
-    "grid_steps",
-}
-
-
-def runs(ends: str, first_loss: float = 4.0) -> dict[Point, Outcome]:
-    """One seed's runs, a letter a rung: (s)table, (d)iverged, (-) not run. Losses fall by 0.1 a rung."""
-    return {
-        Point(rung, 0): outcome(LADDER[rung], reason="blow_up", val_loss=None, steps=5)
-        if end == "d"
-        else outcome(LADDER[rung], val_loss=first_loss - 0.1 * rung)
-        for rung, end in enumerate(ends)
-        if end != "-"
-    }
-
-
-def result(outcomes: dict[Point, Outcome], seeds: int = 1, given_up: Collection[Point] = ()) -> VariantResult:
-    question = Question(LADDER, seeds, "majority", doubt=1.0)
-    return variant_result(search_state(question, DEGRADED, outcomes, given_up=given_up), Facts(max_steps=10))
-
-
-def shown(**variants: VariantResult) -> str:
-    """The table as text."""
-    console = Console(file=io.StringIO(), width=160)
-    console.print(result_table(SearchResult("s", LADDER, 1, variants), reference="qk"))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
-
-
-def row(text: str, name: str) -> str:
-    return next(line for line in text.splitlines() if line.split()[:1] == [name])
-
-
-def test_an_edge_gives_every_fixed_key() -> None:
-    its = result(runs("s-sd"))
-    assert set(asdict(its)) >= FIXED_KEYS
-    assert (its.max_stable_lr, its.first_diverged_lr, its.censored) == (0.4, 0.8, None)
-    assert (its.first_diverged_reason, its.first_diverged_step) == ("blow_up", 4)
-    assert its.val_loss == pytest.approx(3.8)
-    assert its.val_perplexity == pytest.approx(math.exp(3.8))
-    assert (its.best_lr, its.best_val_loss) == (0.4, pytest.approx(3.8))
-    assert (its.trials, its.optimizer_steps, its.grid_steps) == (3, 25, 40)
-
-
-def test_perplexity_is_of_the_mean_loss_over_seeds() -> None:
-    both = {Point(0, seed): outcome(seed=seed, val_loss=3.0 + seed) for seed in (0, 1)}
-    both |= {Point(1, seed): outcome(seed=seed, reason="blow_up", val_loss=None) for seed in (0, 1)}
-    its = result(both, seeds=2)
-    assert its.val_loss == pytest.approx(3.5)
-    assert its.val_losses == {"0": 3.0, "1": 4.0}
-    assert its.val_perplexity == pytest.approx(math.exp(3.5))
-    assert its.grid_steps == 80
-
-
-def test_a_late_rule_five_verdict_is_the_edge_and_names_its_reason() -> None:
-    outcomes = {
-        Point(rung, 0): outcome(LADDER[rung], val_loss=loss) for rung, loss in enumerate([4.0, 4.0, 4.3, 4.4])
-    }
-    its = result(outcomes)
-    assert (its.max_stable_lr, its.first_diverged_lr) == (0.2, 0.4)
-    assert (its.first_diverged_reason, its.first_diverged_step) == ("degraded", 9)
-
-
-def test_the_step_of_a_divergence_is_the_earliest_of_the_seeds_that_broke_the_rule() -> None:
-    steps = {"blow_up": [8, 6], "non_finite": [2]}
-    runs = [(reason, count) for reason, counts in steps.items() for count in counts]
-    both = {Point(0, seed): outcome(seed=seed) for seed in range(3)}
-    both |= {
-        Point(1, seed): outcome(seed=seed, reason=reason, val_loss=None, steps=count)
-        for seed, (reason, count) in enumerate(runs)
-    }
-    its = result(both, seeds=3)
-    assert (its.first_diverged_reason, its.first_diverged_step) == ("blow_up", 5)
-    assert "blow_up at 5" in row(shown(qk=its), "qk")
-
-
-def test_the_best_loss_may_lie_at_another_rate_and_is_finite() -> None:
-    outcomes = {Point(0, 0): outcome(val_loss=4.0), Point(1, 0): outcome(val_loss=4.2)}
-    outcomes[Point(2, 0)] = outcome(val_loss=math.nan, reason="no_learning")
-    outcomes[Point(3, 0)] = outcome(val_loss=math.inf, reason="no_learning")
-    its = result(outcomes)
-    assert (its.max_stable_lr, its.best_lr, its.best_val_loss) == (0.2, 0.1, 4.0)
-
-
-@pytest.mark.parametrize(
-    ("ends", "censored", "said"),
-    [
-        ("ssss", "above", ["≥ 0.8, censored", "no LR of the ladder diverged; the edge lies higher"]),
-        ("s--s", "above", ["≥ 0.8, censored"]),
-        ("d---", "below", ["< 0.1, censored", "the smallest LR of the ladder diverged; the edge lies lower"]),
-    ],
-)
-def test_a_censored_edge_is_no_number_and_the_table_says_so(
-    ends: str, censored: str, said: list[str]
-) -> None:
-    its = result(runs(ends))
-    assert its.max_stable_lr is None
-    assert its.censored == censored
-    assert (its.first_diverged_lr is None) == (censored == "above")
-    assert (its.val_loss, its.val_perplexity) == (None, None)
-    text = shown(qk=its)
-    for words in said:
-        assert words in text
-
-
-def test_a_smallest_rate_that_learned_nothing_is_not_said_to_lie_above_the_edge() -> None:
-    its = result({Point(0, 0): outcome(0.1, reason="no_learning", val_loss=6.0)})
-    assert its.censored == "below"
-    text = shown(qk=its)
-    assert "may be too small" in text
-    assert "edge lies lower" not in text
-
-
-@pytest.mark.parametrize(
-    ("ends", "edge", "above"),
-    [
-        ("sdsd", 0.1, (0.4,)),
-        ("sdss", 0.1, (0.4, 0.8)),
-        ("ssds", 0.2, (0.8,)),
-        ("dsss", None, (0.2, 0.4, 0.8)),
-    ],
-)
-def test_stable_above_a_divergence_changes_no_edge_and_is_marked(
-    ends: str, edge: float | None, above: tuple[float, ...]
-) -> None:
-    its = result(runs(ends))
-    assert its.max_stable_lr == edge
-    assert its.stable_above == above
-    text = shown(qk=its)
-    assert "not monotone, stable again at " + ", ".join(f"{lr:g}" for lr in above) in text
-    if edge is not None:
-        assert f"{edge:g}*" in row(text, "qk")
-
-
-def test_a_monotone_row_is_not_marked() -> None:
-    text = shown(qk=result(runs("ssdd")))
-    assert "*" not in text
-    assert "monotone" not in text
-
-
-def test_the_table_compares_edges_with_the_reference() -> None:
-    text = shown(baseline=result(runs("sddd")), qk=result(runs("ssdd")), qkv=result(runs("ssss")))
-    low, high = (f"{end:.2g}" for end in result(runs("sddd")).max_stable_lr_90)
-    assert row(text, "baseline").split()[:5] == ["baseline", "0.1", f"{low}–{high}", "0.2", "0.50"]
-    assert "1.00" in row(text, "qk")
-    assert "blow_up" in row(text, "qk")
-    assert "–" in row(text, "qkv")  # a censored edge has no ratio
-
-
-def test_the_table_does_without_its_reference() -> None:
-    assert "–" in row(shown(baseline=result(runs("sddd"))), "baseline")
-
-
-def test_an_undecided_rung_leaves_the_edge_open_and_named() -> None:
-    its = result(runs("s-dd"), given_up={Point(1, 0)})
-    assert (its.max_stable_lr, its.first_diverged_lr, its.open) == (None, 0.4, (0.2,))
-    text = shown(qk=its)
-    assert "open" in row(text, "qk")
-    assert "runs at 0.2 crashed too often and were left open" in text
-
-
-def test_a_rung_left_open_outside_the_bracket_changes_nothing() -> None:
-    its = result(runs("ssd-"), given_up={Point(3, 0)})
-    assert (its.max_stable_lr, its.open) == (0.2, ())
-
-
-@pytest.mark.parametrize(("ends", "left"), [("sss-", {3}), ("s---", {1, 2, 3}), ("----", {0, 1, 2, 3})])
-def test_a_rung_that_only_crashed_is_never_claimed_as_stable(ends: str, left: set[int]) -> None:
-    """A top rung that crashed is no evidence that the edge lies above it."""
-    its = result(runs(ends), given_up={Point(rung, 0) for rung in left})
-    assert its.max_stable_lr is None
-    assert its.open == tuple(LADDER[rung] for rung in sorted(left))
-    text = shown(qk=its)
-    assert "left open" in text
-    assert its.censored != "above"
-    assert "≥ 0.8" not in text
-
-
-def test_a_divergence_above_a_lowest_rung_that_only_crashed_is_not_censored() -> None:
-    its = result(runs("-ddd"), given_up={Point(0, 0)})
-    assert (its.max_stable_lr, its.first_diverged_lr, its.open) == (None, 0.2, (0.1,))
-    shown(qk=its)
+from redline.search.result import QUANTILES, VERSION, Curve, Ratio, SearchResult, VariantResult
 
 
 def found(variants: int) -> SearchResult:
     """Results of very different lengths."""
-    named = {f"variant {number}": result(runs("s-sd")) for number in range(variants)}
-    return SearchResult("s", LADDER, 1, named)
+    return made_search(**{f"variant {number}": made_variant() for number in range(variants)})
 
 
-def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    variants = {ends: result(runs(ends)) for ends in ("s-sd", "ssss", "d---", "sdss")}
-    variants["open"] = result(runs("s-dd"), given_up={Point(1, 0)})
-    written = SearchResult("s", LADDER, 1, variants, key="optimizer.weight_decay", label="decay")
+POSITIVE = st.floats(1e-12, 1e12)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+CHANCE = st.floats(0, 1)
+INTERVAL = st.tuples(POSITIVE, POSITIVE)
+CENSORED = st.sampled_from(["above", "below"]) | st.none()
+POSTERIOR = st.just(()) | st.lists(POSITIVE, min_size=len(QUANTILES), max_size=len(QUANTILES)).map(
+    lambda values: tuple(sorted(values))
+)
+RATIO = st.builds(
+    Ratio, st.text(), useful=st.none() | POSITIVE, useful_90=st.none() | INTERVAL, useful_chance=CHANCE
+)
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> Curve:
+    count = draw(st.integers(0, 3))
+    kinds = (POSITIVE, NUMBER, NUMBER, NUMBER, CHANCE, CHANCE)
+    return Curve(*(tuple(draw(st.lists(kind, min_size=count, max_size=count))) for kind in kinds))
+
+
+VARIANT = st.builds(
+    made_variant,
+    useful=st.none() | POSITIVE,
+    stable=st.none() | POSITIVE,
+    censored=CENSORED,
+    stable_censored=CENSORED,
+    useful_quantiles=POSTERIOR,
+    ratio=st.none() | RATIO,
+    curve=st.none() | curves(),
+    val_losses=st.dictionaries(st.text(), NUMBER, max_size=3),
+    open=st.lists(POSITIVE, max_size=2).map(tuple),
+    stopped=st.sampled_from(["resolution", "budget", "settled", "runs", None]),
+    cut=st.integers(0, 9),
+    doubtful=st.none() | CHANCE,
+)
+SEARCH = st.builds(
+    SearchResult,
+    search=st.text(),
+    ladder=st.lists(POSITIVE, min_size=1, max_size=4).map(tuple),
+    seeds=st.integers(1, 9),
+    variants=st.dictionaries(st.text(), VARIANT, min_size=1, max_size=3),
+    recipe=st.dictionaries(st.text(), st.none() | st.booleans() | NUMBER | st.text(), max_size=3),
+    criterion=st.sampled_from(["useful", "stable", "both"]),
+    claim=st.none() | POSITIVE,
+)
+
+
+@given(written=SEARCH)
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_a_result_is_read_back_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, written: SearchResult
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "result.json"
     written.write(path)
     assert SearchResult.read(path) == written
-    assert not written.finished
-    assert found(1).finished
-
-
-def test_a_result_of_before_files_had_a_version_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    found(1).write(path)
     content = json.loads(path.read_text())
+    assert content["version"] == VERSION == SearchResult.read(path).version
+    for name, its in written.variants.items():
+        assert VariantResult.from_dict(content["variants"][name]) == its
+
+
+def test_a_search_is_finished_where_no_run_was_left_open() -> None:
+    assert made_search(qk=made_variant()).finished
+    assert not made_search(qk=made_variant(), qkv=made_variant(open=(0.2,))).finished
+
+
+def test_lists_of_numbers_take_one_line_each(tmp_path: Path) -> None:
+    odd = "a [\n 1,\n 2]"
+    written = made_search(**{odd: made_variant(useful_quantiles=(1.0,) * len(QUANTILES))})
+    written.write(tmp_path / "result.json")
+    text = (tmp_path / "result.json").read_text()
+    assert '"ladder": [0.1, 0.2, 0.4, 0.8],' in text
+    assert len(text.splitlines()) < 70
+    assert list(json.loads(text)["variants"]) == [odd]
+
+
+def changed(**keys: Any) -> dict[str, Any]:
+    return {**OLD, "variants": {"qk": {**OLD_VARIANT, **keys}}}
+
+
+def read(path: Path, content: dict[str, Any]) -> SearchResult:
+    path.write_text(json.dumps(content))
+    return SearchResult.read(path)
+
+
+def test_a_result_of_version_1_is_read_and_known_as_old(tmp_path: Path) -> None:
+    old = read(tmp_path / "result.json", OLD)
+    its = old.variants["qk"]
+    assert (old.version, its.version, old.seeds) == (1, 1, 2)
+    assert (its.max_useful_lr, its.max_useful_rung, its.max_useful_lr_90) == (None, 0.2, (0.19, 0.42))
+    assert (its.max_stable_lr, its.max_stable_rung, its.max_stable_lr_90) == (None, None, None)
+    assert (its.first_diverged_lr, its.first_diverged_step) == (0.4, 99)
+    assert (its.val_losses, its.short_runs, its.precision) == ({"0": 4.0, "1": 4.1}, 2, "fp32")
+    assert VariantResult.from_dict(OLD_VARIANT) == its  # as a study keeps it
+
+
+def test_a_result_of_before_there_were_versions_or_intervals_is_old_too(tmp_path: Path) -> None:
+    content = changed()
     for key in ("version", "key", "label"):
         del content[key]
-    for entry in content["variants"].values():
-        for key in ("max_stable_lr_90", "precision", "max_steps", "parameters", "tokens_per_step"):
-            del entry[key]
-        entry["something_else"] = 1
-    path.write_text(json.dumps(content))
-    read = SearchResult.read(path)
-    assert (read.key, read.label, read.ladder) == ("lr", "LR", LADDER)
-    assert read.variants["variant 0"].max_stable_lr == 0.4
+    for key in ("max_stable_lr_90", "precision", "max_steps", "parameters", "tokens_per_step", "val_losses"):
+        del content["variants"]["qk"][key]
+    old = read(tmp_path / "result.json", content)
+    assert (old.key, old.label, old.ladder, old.version) == ("lr", "LR", LADDER, 1)
+    assert old.variants["qk"].max_useful_lr_90 == (0.2, 0.4)  # its bracket
+
+
+@pytest.mark.parametrize("censored", ["above", "below"])
+def test_an_old_censored_edge_stays_one(tmp_path: Path, censored: str) -> None:
+    nothing = dict.fromkeys(("max_stable_lr", "max_stable_lr_90", "val_loss", "val_perplexity"))
+    its = read(tmp_path / "result.json", changed(**nothing, censored=censored)).variants["qk"]
+    assert (its.censored, its.max_useful_rung, its.max_useful_lr_90) == (censored, None, None)
+
+
+def test_an_old_result_is_not_written_as_a_new_one(tmp_path: Path) -> None:
+    old = read(tmp_path / "old.json", OLD)
+    with pytest.raises(AssertionError):
+        old.write(tmp_path / "new.json")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"search": "s", "ladder": 1}'])

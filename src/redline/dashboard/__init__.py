@@ -1,1 +1,1 @@
-"""Optuna's dashboard on the searches, with the search's verdicts of now."""
+"""Optuna's dashboard on the searches."""

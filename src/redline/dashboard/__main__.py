@@ -48,16 +48,16 @@ def main() -> None:
     parser.add_argument("--port", type=port, default=8080)
     with user_errors():
         given = parser.parse_args()
-        from redline.dashboard.judged_storage import open_judged
+        from redline.dashboard.storage import open_begun
 
-        judged = open_judged(given.storage)
+        storage = open_begun(given.storage)
         import optuna_dashboard  # takes seconds, so mistakes are found first
 
         try:
             server = make_server(
                 given.host,
                 given.port,
-                only_ours(optuna_dashboard.wsgi(judged), given.host),
+                only_ours(optuna_dashboard.wsgi(storage), given.host),
                 server_class=_Server,
                 handler_class=_Quiet,
             )

@@ -12,8 +12,8 @@ from redline.command_line import Parser, begin_command, user_errors
 from redline.errors import UserError
 
 # The lowest losses of two searches with one seed each differ by 0.08 nats (standard deviation, over the 60
-# pairs of seeds in bench/grid_tiny.csv); no pair differs by more than 0.2. At the useful edge, where the curve
-# is steep, they differ by 0.16 nats: so losses of single seeds are not compared there.
+# pairs of seeds in bench/grid_tiny.csv); no pair differs by more than 0.2. At the useful edge, where the
+# curve is steep, they differ by 0.16 nats: so losses of single seeds are not compared there.
 TOLERANCE = 0.2
 # A variant is held against the baseline three times (two edges, one loss). Unchanged, each may be called
 # worse by luck in 2%, 2% and 1% of cases, so that all of them together stay at 5% or less.

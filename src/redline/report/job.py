@@ -22,6 +22,8 @@ from redline.tracked_runs import all_runs
 _HEADLINES = (
     "max_useful_lr",
     "max_stable_lr",
+    "max_useful_rung",
+    "max_stable_rung",
     "first_diverged_lr",
     "val_loss",
     "val_perplexity",
@@ -63,8 +65,8 @@ def _try_to_copy(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -
 def publish_summary(search: Search, tracking_uri: str, artifacts: Iterable[Path]) -> str:
     """Write the headline numbers and ``artifacts`` into the search's one summary run; gives its id.
 
-    Metrics are named as in ``max_stable_lr/qk``. Runs whose verdict has changed since they ended are tagged
-    with that of now. Raises LookupError where the search is not tracked there, MlflowException where the
+    Metrics are named as in ``max_useful_lr/qk``. Runs that were told another verdict than the search's
+    are tagged with that. Raises LookupError where the search is not tracked there, MlflowException where the
     store does not take them.
     """
     client = MlflowClient(tracking_uri)

@@ -12,7 +12,6 @@ from redline.config import shipped
 from redline.errors import UserError
 from redline.report.curves import Curves
 from redline.report.search import Run, Search, Variant
-from redline.search.policy.verdicts import Point, bracket, rung_verdicts
 from redline.search.request import check_name
 from redline.search.store.record import RecordedVariant, read_searches
 from redline.search.store.storage import check_storage, open_storage
@@ -53,7 +52,7 @@ def search_in(
     check_name("search", its.search)  # as the store has it: the report's folder is named after it
     curves = Curves(its.search, tracking_uris)
     shown = tuple(_variant(variant, curves) for variant in variants)
-    return Search(its.search, its.ladder, its.seeds, its.key, its.label, shown, curves)
+    return Search(its.search, its.ladder, its.seeds, its.key, its.label, its.asked, shown, curves)
 
 
 def _open(url: str, key: str, named: str) -> BaseStorage:
@@ -82,35 +81,17 @@ def _choose(name: str | None, known: Mapping[str, Any], named: str) -> str:
 
 
 def _variant(recorded: RecordedVariant, curves: Curves) -> Variant:
-    runs, result = _runs(recorded, curves), recorded.result
-    if result is None:
-        stable, diverged = _edge_so_far(runs, recorded.ladder, recorded.seeds)
-    else:
-        stable, diverged = result.max_useful_lr, result.first_diverged_lr
-    return Variant(recorded.name, recorded.facts, runs, stable, diverged, result)
+    return Variant(recorded.name, recorded.facts, _runs(recorded, curves), recorded.result)
 
 
-_RANK = {"stable": 0, "diverged": 0, "running": 1, "crashed": 2}
+_RANK = {"stable": 0, "diverged": 0, "cut": 1, "running": 2, "crashed": 3}
 
 
 def _runs(recorded: RecordedVariant, curves: Curves) -> tuple[Run, ...]:
-    """One run a point: a finished trial before a running one before a crash, and the first of each."""
+    """One run a point, the first of its kind: ended by itself, before cut, running, and crashed."""
     shown = [trial for trial in recorded.trials if trial.state in _RANK]
     chosen: dict[tuple[float, int], Run] = {}
     for trial in sorted(shown, key=lambda trial: (_RANK[trial.state], trial.number)):
         run = Run(**vars(trial), variant=recorded.name, curves=curves)
         chosen.setdefault((trial.value, trial.seed), run)
     return tuple(chosen[point] for point in sorted(chosen))
-
-
-def _edge_so_far(
-    runs: Sequence[Run], ladder: Sequence[float], seeds: int
-) -> tuple[float | None, float | None]:
-    """The bracket's ends while a search is under way, by a majority of the seeds."""
-    first_seed = min((run.seed for run in runs), default=0)
-    verdicts = {
-        Point(ladder.index(run.value), run.seed - first_seed): run.reason for run in runs if run.finished
-    }
-    ends = bracket(rung_verdicts(verdicts, len(ladder), seeds, "majority"))
-    stable = None if ends.stable < 0 else ladder[ends.stable]
-    return stable, None if ends.diverged == len(ladder) else ladder[ends.diverged]

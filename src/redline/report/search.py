@@ -1,11 +1,11 @@
 """A search as plain data: variants, their runs, and what each run's curves are read with."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,7 +29,7 @@ class Run(RecordedTrial):
 
     @property
     def verdict(self) -> str:
-        """The search's by all that is known now, or how far the run is."""
+        """Stable or diverged by its own rules, cut by the search, or how far the run is."""
         return self.state
 
     @property
@@ -45,6 +45,12 @@ class Run(RecordedTrial):
     def val_loss(self) -> float | None:
         """The final score, in nats per token where `Search.in_nats`."""
         return None if self.outcome is None else self.outcome.val_loss
+
+    @property
+    def shown_loss(self) -> float | None:
+        """The final score, or what the search expected of it when it cut the run."""
+        cut = None if self.outcome is None else self.outcome.cut
+        return self.val_loss if cut is None else cut.loss
 
     @property
     def val_perplexity(self) -> float | None:
@@ -71,52 +77,75 @@ def initial_loss(runs: Iterable[Run]) -> float | None:
 
 
 class Pair(NamedTuple):
-    """The run at the edge and the one just above it, of the same seed where there is one."""
+    """The run at the useful edge and the one just above it, of the same seed where there is one."""
 
-    stable: Run | None
-    diverged: Run | None
+    useful: Run | None
+    above: Run | None
 
 
 @dataclass(frozen=True)
 class Variant:
-    """``result`` is None before the search's end; the edge is then what is known of it so far."""
+    """``result`` is None before the search's end."""
 
     name: str
     facts: Facts
     runs: tuple[Run, ...]  # by value, then seed
-    max_stable_lr: float | None
-    first_diverged_lr: float | None
     result: VariantResult | None
 
     @cached_property
     def finished_runs(self) -> tuple[Run, ...]:
+        """Those that ended by themselves or were cut."""
         return tuple(run for run in self.runs if run.finished)
 
     @cached_property
     def losses(self) -> pd.Series:
-        """Each finished run's final loss, by its value; NaN where that is no finite number."""
-        losses = [run.val_loss for run in self.finished_runs]
-        found = pd.Series(losses, [run.value for run in self.finished_runs], dtype=float)
+        """Each run's final loss, by its value; NaN where that is no finite number. Without cut runs."""
+        ended = [run for run in self.finished_runs if run.verdict != "cut"]
+        found = pd.Series([run.val_loss for run in ended], [run.value for run in ended], dtype=float)
         return found.replace([math.inf, -math.inf], math.nan)
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Those of its finished runs, each once."""
+        """Those of its runs that ended by themselves, each once."""
         return tuple(self.losses.index.unique())
+
+    @property
+    def first_diverged(self) -> float | None:
+        """By the result, or else the smallest value of a diverged run."""
+        if self.result is not None:
+            return self.result.first_diverged_lr
+        return next((run.value for run in self.finished_runs if run.reason), None)
+
+    @property
+    def largest_stable(self) -> float | None:
+        """The largest value of a stable run below every diverged one."""
+        top = self.first_diverged or math.inf
+        stable = [run.value for run in self.finished_runs if run.verdict == "stable" and run.value < top]
+        return stable[-1] if stable else None
+
+    @property
+    def edge(self) -> float | None:
+        """Where the useful edge is taken to be. Before the search's end, what is still stable."""
+        if self.result is None:
+            return self.largest_stable
+        point, rung = self.result.max_useful_lr, self.result.max_useful_rung
+        if self.result.censored == "above":
+            return math.inf
+        return rung if point is None else point
 
     @cached_property
     def pair(self) -> Pair:
-        """Where the edge is not known, it is the largest stable value below the smallest diverged one."""
-        above = [run for run in self.finished_runs if run.reason]
-        diverged = _at(self.first_diverged_lr, above) or _at(above[0].value if above else None, above)
-        ceiling = diverged[0].value if diverged else math.inf
-        below = [run for run in self.finished_runs if not run.reason and run.value < ceiling]
-        stable = _at(self.max_stable_lr, below) or _at(below[-1].value if below else None, below)
-        for its in stable:
-            for other in diverged:
+        """Nearest to the edge on either side; every run lies above an edge that is not known."""
+        edge = self.edge or 0.0
+        below = [run for run in self.finished_runs if run.verdict == "stable" and run.value <= edge]
+        beyond = [run for run in self.finished_runs if run.value > edge]
+        useful = _at(below[-1].value if below else None, below)
+        above = _at(beyond[0].value if beyond else None, beyond)
+        for its in useful:
+            for other in above:
                 if its.seed == other.seed:
                     return Pair(its, other)
-        return Pair(stable[0] if stable else None, diverged[0] if diverged else None)
+        return Pair(useful[0] if useful else None, above[0] if above else None)
 
 
 def _at(value: float | None, runs: Iterable[Run]) -> list[Run]:
@@ -132,6 +161,7 @@ class Search:
     seeds: int
     key: str
     label: str
+    asked: Mapping[str, Any]  # what else was asked, as `SearchResult` names it
     variants: tuple[Variant, ...]
     curves: Curves = field(repr=False, compare=False)
 
@@ -148,7 +178,7 @@ class Search:
     def result(self) -> SearchResult:
         """Of the variants that have one."""
         found = {its.name: its.result for its in self.variants if its.result is not None}
-        return SearchResult(self.name, self.ladder, self.seeds, found, self.key, self.label)
+        return SearchResult(self.name, self.ladder, self.seeds, found, self.key, self.label, **self.asked)
 
     @property
     def in_nats(self) -> bool:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from redline.report.search import Run, Search, Variant
@@ -20,7 +21,9 @@ from redline.report.search import Run, Search, Variant
 # Okabe and Ito's, checked for the common kinds of colour blindness.
 STABLE = "#0072B2"
 DIVERGED = "#D55E00"
-EDGE = "#009E73"
+CUT = "#E69F00"
+EDGE = "#009E73"  # the useful one
+STABLE_EDGE = "#CC79A7"
 OTHERS = "#B5B5B5"
 TEXT = "#333333"
 SCALE = "viridis"  # of ordered quantities: layers, norms
@@ -48,7 +51,7 @@ def run_key(verdict: str, label: str, *, hollow: bool = False) -> Line2D:
 
 
 def _marker(verdict: str, hollow: bool) -> dict[str, Any]:
-    marker, colour = {"stable": ("o", STABLE), "diverged": ("X", DIVERGED)}[verdict]
+    marker, colour = {"stable": ("o", STABLE), "diverged": ("X", DIVERGED), "cut": ("v", CUT)}[verdict]
     face = "white" if hollow else colour
     return {"marker": marker, "color": colour, "mfc": face, "ms": 6.5, "mew": 1.0, "linestyle": "none"}
 
@@ -78,13 +81,19 @@ def plain(text: str, width: int = 44) -> str:
 
 
 def describe(run: Run, search: Search) -> str:
-    """A run in a few words, as in ``LR 0.3: diverged by degraded at step 219``."""
+    """A run in a few words, as in ``LR 0.3: diverged by blow_up at step 69``."""
     name = f"{search.label} {run.value:g}" + (f", seed {run.seed}" if search.seeds > 1 else "")
-    return f"{name}: {run.verdict}" + (f" by {run.reason} at step {run.step}" if run.reason else "")
+    return f"{name}: {fate(run)}"
+
+
+def fate(run: Run) -> str:
+    """How a run ended, as in ``cut at step 120``."""
+    by = f" by {run.reason}" if run.reason else ""
+    return run.verdict + (f"{by} at step {run.step}" if run.verdict in ("diverged", "cut") else "")
 
 
 def variant_panels(search: Search, y_label: str) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a variant, over what was searched, on the same axes; each with its edge marked.
+    """A figure with a panel a variant, over what was searched, on the same axes; each with its edges marked.
 
     No canvas of pyplot's: a figure is gone with its last reference.
     """
@@ -110,22 +119,46 @@ def variant_panels(search: Search, y_label: str) -> tuple[Figure, list[Axes]]:
 
 
 def _title(variant: Variant) -> str:
-    """The variant's name and its edge in words."""
-    result, stable, diverged = variant.result, variant.max_stable_lr, variant.first_diverged_lr
-    if result is None:
-        ends = ["?" if end is None else f"{end:g}" for end in (stable, diverged)]
-        return f"{variant.name}: edge so far between {ends[0]} and {ends[1]}"
-    if result.censored is not None:
-        return f"{variant.name}: edge {result.censored} the ladder"
-    return f"{variant.name}: edge " + ("left open" if stable is None else f"at {stable:g}")
+    """The variant's name and its edges in words."""
+    its = variant.result
+    if its is None:
+        ends = [
+            "?" if end is None else f"{end:g}" for end in (variant.largest_stable, variant.first_diverged)
+        ]
+        return f"{variant.name}: so far stable to {ends[0]}, diverged from {ends[1]}"
+    useful = _edge_in_words(variant.edge, its.censored)
+    stable = _edge_in_words(its.max_stable_lr, its.stable_censored)
+    return f"{variant.name}: useful to {useful}, stable to {stable}"
+
+
+def _edge_in_words(edge: float | None, censored: str | None) -> str:
+    if censored is not None:
+        return {"above": "the top", "below": "below the ladder"}[censored]
+    return "?" if edge is None else f"{edge:.3g}"
 
 
 def _mark_edge(axes: Axes, variant: Variant) -> None:
-    """The largest stable value as a line, the interval that holds the edge as a band."""
-    if variant.result is not None and variant.result.max_useful_lr_90 is not None:
-        axes.axvspan(*variant.result.max_useful_lr_90, color=EDGE, alpha=0.12, linewidth=0)
-    if variant.max_stable_lr is not None:
-        axes.axvline(variant.max_stable_lr, color=EDGE, linewidth=1.4)
+    """Each edge as a line, the interval that holds it as a band."""
+    if variant.result is None:
+        return
+    its = variant.result
+    for edge, interval, colour, style in (
+        (variant.edge, its.max_useful_lr_90, EDGE, "-"),
+        (its.max_stable_lr, its.max_stable_lr_90, STABLE_EDGE, "--"),
+    ):
+        if interval is not None:
+            axes.axvspan(*interval, color=colour, alpha=0.12, linewidth=0)
+        if edge is not None and math.isfinite(edge):
+            axes.axvline(edge, color=colour, linewidth=1.4, linestyle=style)
+
+
+def edge_keys(label: str) -> list[Artist]:
+    """Both edges in the legend."""
+    return [
+        line_key(f"largest useful {label}", EDGE, width=1.4),
+        line_key(f"largest stable {label}", STABLE_EDGE, "--", width=1.4),
+        Patch(color=TEXT, alpha=0.12, label="holds the edge with 90%"),
+    ]
 
 
 def _ladder_axis(axes: Axes, ladder: Sequence[float]) -> None:

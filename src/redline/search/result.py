@@ -238,6 +238,15 @@ def spelled_out(label: str) -> str:
     return label.replace("LR", "learning rate")
 
 
+def span(interval: Interval) -> str:
+    """An interval with as many digits as tell its ends apart."""
+    for form in (".2g", ".3g"):
+        low, high = (f"{end:{form}}" for end in interval)
+        if low != high:
+            break
+    return f"{low}–{high}"
+
+
 @cache
 def _reader(cls: type) -> Any:
     """Of JSON: no text for a number, no infinity; keys that it does not know are left out."""

@@ -46,4 +46,4 @@ result = redline.find_edge(
     workers=2,
     report_timeout=None,
 )
-print(f"edge {result.variants['logistic'].max_stable_lr}")
+print(f"edge {result.variants['logistic'].max_useful_rung}")

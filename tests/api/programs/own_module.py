@@ -100,4 +100,4 @@ if __name__ == "__main__":
         workers=2,
         report_timeout=None,
     )
-    print(f"edge {found.variants['module'].max_stable_lr}")
+    print(f"edge {found.variants['module'].max_useful_rung}")

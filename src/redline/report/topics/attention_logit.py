@@ -11,10 +11,10 @@ from redline.metrics import MAX_LOGIT
 from redline.report.blocks import WORTSMAN, Picture, Section
 from redline.report.search import Run, Search
 from redline.report.style import (
-    EDGE,
     TEXT,
     draw_lines,
     draw_run,
+    edge_keys,
     legend,
     line_key,
     log_axis,
@@ -76,10 +76,11 @@ def max_attention_logit(search: Search) -> Figure:
     handles = [
         run_key("stable", "stable run"),
         run_key("diverged", "diverged run"),
+        run_key("cut", "cut run"),
         run_key("diverged", "not finite (at the top)", hollow=True),
         line_key(f"{LOSS_IS_HURT:g}: loss hurt (Wortsman et al.)", style=":"),
         line_key(f"{ALL_DIVERGED:g}: all of theirs diverged", style="--"),
-        line_key(f"largest stable {search.label}", EDGE, width=1.4),
+        *edge_keys(search.label),
     ]
     legend(figure, handles, columns=3)
     return figure

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from redline.metrics import NORM, layer_of, of_layer
 from redline.report.blocks import RYBAKOV, Picture, Section
 from redline.report.search import Run, Search, Variant
-from redline.report.style import DIVERGED, SCALE, TEXT, describe, log_axis, plain, styled
+from redline.report.style import DIVERGED, SCALE, TEXT, describe, fate, log_axis, plain, styled
 
 SITES = ("qkv", "proj", "fc1", "fc2")
 # In Rybakov et al., a diverging run's output norms exceed this many times a converging one's.
@@ -34,8 +34,9 @@ def sections(search: Search, reference: str) -> Iterator[Section]:
         return
     sentences = [growth_sentence(variant, search.label) for variant in search.variants]
     yield Section("growth", "What grew first", sentences, RYBAKOV)
-    curves = _pictures(search, norm_curves, "output norms over steps, of a stable and of a diverged run")
-    yield Section("norm_curves", "Output norms: stable beside diverged", curves)
+    shows = "output norms over steps, of the run below the edge and of the one above it"
+    curves = _pictures(search, norm_curves, shows)
+    yield Section("norm_curves", "Output norms: below and above the edge", curves)
     heatmaps = _pictures(search, norm_heatmap, "output norms as a heatmap, layer by step")
     yield Section("norm_heatmap", "Which layer, and when", heatmaps)
 
@@ -88,18 +89,18 @@ class Growth:
     site: str
     layer: int
     step: int
-    ratio: float  # to the stable run's norm; infinite where the norm was no finite number
+    ratio: float  # to the useful run's norm; infinite where the norm was no finite number
 
 
-def first_growth(stable: pd.DataFrame, diverged: pd.DataFrame, factor: float) -> Growth | None:
-    """Which layer's output norm first exceeded ``factor`` times that of the stable run at the same step.
+def first_growth(useful: pd.DataFrame, above: pd.DataFrame, factor: float) -> Growth | None:
+    """Which layer's output norm first exceeded ``factor`` times that of the useful run at the same step.
 
     Steps are those that both runs logged. A norm that is no finite number exceeds everything; one that the
-    stable run has none for, or zero, is not compared. Of several at one step the largest ratio is given. None
-    where no norm grew so far, which rules other than `non_finite` and `blow_up` may well leave so.
+    useful run has none for, or zero, is not compared. Of several at one step the largest ratio is given. None
+    where no norm grew so far, which a run that is lost without diverging may well leave so.
     """
-    reference = stable.reindex_like(diverged)
-    ratios = diverged / reference[(reference > 0) & (reference < math.inf)]
+    reference = useful.reindex_like(above)
+    ratios = above / reference[(reference > 0) & (reference < math.inf)]
     grown = ratios[(ratios > factor).any(axis="columns")]
     if grown.empty:
         return None
@@ -110,29 +111,28 @@ def first_growth(stable: pd.DataFrame, diverged: pd.DataFrame, factor: float) ->
 
 def growth_sentence(variant: Variant, label: str, factor: float = GROWTH) -> str:
     """What `first_growth` finds of a variant, or why it finds nothing."""
-    stable, diverged = variant.pair
-    if stable is None or diverged is None:
-        missing = "stable" if stable is None else "diverged"
-        return f"{variant.name}: there is no {missing} run to compare with."
-    norms = output_norms(stable), output_norms(diverged)
-    values = f"{label} {diverged.value:g} against {stable.value:g}"
+    useful, above = variant.pair
+    if useful is None or above is None:
+        missing = "useful run" if useful is None else "run above the edge"
+        return f"{variant.name}: there is no {missing} to compare with."
+    norms = output_norms(useful), output_norms(above)
+    values = f"{label} {above.value:g}, {fate(above)}, against {useful.value:g}"
     if any(its.empty for its in norms):
         return f"{variant.name}: no output norms were logged ({values})."
-    ended = f"it was judged diverged by {diverged.reason} at step {diverged.step}"
     found = first_growth(*norms, factor)
     if found is None:
-        none = f"no layer's output exceeded {factor:g} times the stable run's"
-        return f"{variant.name}: {none} ({values}; {ended})."
-    size = f"{found.ratio:.1f} times the stable run's" if math.isfinite(found.ratio) else "no finite number"
+        none = f"no layer's output exceeded {factor:g} times the useful run's"
+        return f"{variant.name}: {none} ({values})."
+    size = f"{found.ratio:.1f} times the useful run's" if math.isfinite(found.ratio) else "no finite number"
     return (
         f"{variant.name}: {found.site} of layer {found.layer} grew first. At step {found.step} its norm was "
-        f"{size} ({values}; {ended})."
+        f"{size} ({values})."
     )
 
 
 @styled
 def norm_curves(search: Search, variant: str) -> Figure:
-    """A line a layer; the stable run above, the diverged one below, on the same axes.
+    """A line a layer; the useful run in the upper row, the one above the edge in the lower; shared axes.
 
     Raises KeyError for an unknown variant, ValueError where no norms were logged.
     """
@@ -157,7 +157,7 @@ def norm_curves(search: Search, variant: str) -> Figure:
 
 @styled
 def norm_heatmap(search: Search, variant: str) -> Figure:
-    """Layer by step; the stable run above, the diverged one below, in the same colours.
+    """Layer by step; the useful run in the upper row, the one above the edge in the lower; shared colours.
 
     Norms that are no finite number have a colour of their own. Raises KeyError for an unknown variant,
     ValueError where no norms were logged.

@@ -57,7 +57,7 @@ def _columns(search: Search, reference: str) -> dict[str, list[str]]:
     label, at_edge = search.label, {name: its.val_perplexity for name, its in search.result.variants.items()}
     return {
         "variant": list(ours),
-        f"at its largest stable {label}": [number(at_edge.get(name), ".2f") for name in ours],
+        "at its largest useful rung": [number(at_edge.get(name), ".2f") for name in ours],
         f"at its best {label}": [_best(its, label) for its in ours.values()],
         f"at a {label} that all ran" if gentle is None else f"at {label} {gentle:g}": [
             number(its, ".2f") for its in there.values()
@@ -73,7 +73,7 @@ def _paper_columns(search: Search, reference: str) -> dict[str, list[str]]:
     return {
         f"paper: at LR {PAPER_LR:g}": [number(its, ".2f") for its in theirs],
         f"paper: against {reference}": [_against(its, PAPER_PERPLEXITY.get(reference)) for its in theirs],
-        "ours: first diverged": [number(variant.first_diverged_lr, "g") for variant in search.variants],
+        "ours: first diverged": [number(variant.first_diverged, "g") for variant in search.variants],
         "paper: first diverged": [number(PAPER_FIRST_DIVERGED.get(name), "g") for name in names],
     }
 

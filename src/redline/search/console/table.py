@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from redline.search.result import VERSION, Interval, Ratio, SearchResult, VariantResult, spelled_out
+from redline.search.result import VERSION, Interval, Ratio, SearchResult, VariantResult, span, spelled_out
 
 WORDS = ("variant", "rule that broke first", "stopped by")  # the other columns are numbers
 _NAME = 40  # columns that a variant's name gets at the cost of others
@@ -41,10 +41,10 @@ def result_headings(result: SearchResult, reference: str) -> list[str]:
     return [
         "variant",
         f"max useful {result.label}",
-        "90%",
+        "useful 90%",
         "rung",
         f"max stable {result.label}",
-        "90%",
+        "stable 90%",
         *([f"ratio to {reference}", *chances] if reference in result.variants else []),
         "perplexity" if result.in_nats else "final score",
         "rule that broke first",
@@ -89,17 +89,6 @@ def ratio_to(name: str, result: SearchResult, reference: str) -> Ratio | None:
     return None if useful is None and stable is None else Ratio(reference, useful=useful, stable=stable)
 
 
-def span(interval: Interval | None) -> str:
-    """An interval with as many digits as tell its ends apart."""
-    if interval is None:
-        return _UNKNOWN
-    for form in (".2g", ".3g"):
-        low, high = (f"{end:{form}}" for end in interval)
-        if low != high:
-            break
-    return f"{low}–{high}"
-
-
 def percent(chance: float | None) -> str:
     """A probability that never reads as certain."""
     if chance is None:
@@ -111,10 +100,10 @@ def _cells(name: str, its: VariantResult, result: SearchResult, reference: str) 
     useful = _edge(its.max_useful_lr, its.censored, result.ladder)
     return [
         "open" if its.open and useful == _UNKNOWN else useful,
-        span(its.max_useful_lr_90),
+        _span(its.max_useful_lr_90),
         _number(its.max_useful_rung, "g"),
         _edge(its.max_stable_lr, its.stable_censored, result.ladder),
-        span(its.max_stable_lr_90),
+        _span(its.max_stable_lr_90),
         *(_ratio_cells(name, result, reference) if reference in result.variants else []),
         _number(its.val_perplexity, ".2f") if result.in_nats else _number(its.val_loss, ".4g"),
         its.first_diverged_reason or _UNKNOWN,
@@ -137,6 +126,10 @@ def _ratio_cells(name: str, result: SearchResult, reference: str) -> list[str]:
         return ["1" if name == reference else _UNKNOWN, *[_UNKNOWN] * (columns - 1)]
     shown = f"{ratio.useful:.2f}" + ("" if ratio.useful_90 is None else f" ({span(ratio.useful_90)})")
     return [shown, percent(ratio.useful_chance), percent(ratio.useful_claim_chance)][:columns]
+
+
+def _span(interval: Interval | None) -> str:
+    return _UNKNOWN if interval is None else span(interval)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from redline.search.result import VariantResult
+from redline.search.result import VERSION, Interval, VariantResult, span
 
 _PART = 2045  # characters of one attribute, as the dashboard cuts them
 _YOURS = "\n\n---\n"  # what somebody wrote below this line is kept
@@ -37,7 +37,7 @@ def write_trial_note(
 
 
 def in_words(reason: str | None, step: int, *, cut: bool = False) -> str:
-    """A trial's verdict at its end; a later trial may still show that a stable one was degraded."""
+    """A trial's verdict at its end. Whether it is lost is the curve's, and not said of a trial."""
     if cut:
         return f"**cut** at step {step}: it would have been lost"
     return "**stable** by itself" if reason is None else f"**diverged** by `{reason}` at step {step}"
@@ -45,21 +45,48 @@ def in_words(reason: str | None, step: int, *, cut: bool = False) -> str:
 
 def study_note(result: VariantResult, label: str) -> str:
     """What a variant's result says."""
-    return " ".join(_answer(result, label))
+    return " ".join(_answer(result, _escaped(label)))
 
 
-def _answer(result: VariantResult, label: str) -> Iterator[str]:
-    if result.max_useful_lr is not None:
-        yield f"Largest stable {_escaped(label)}: **{result.max_useful_lr:g}**."
-    elif result.censored == "above":
-        yield "Every rung of the ladder is stable: it ends too low for an answer."
-    elif result.censored == "below":
-        yield "The lowest rung diverged: the ladder begins too high for an answer."
-    else:
-        yield f"No answer: runs at {', '.join(f'{value:g}' for value in result.open)} crashed too often."
-    if result.first_diverged_lr is not None:
-        by = f", by `{result.first_diverged_reason}`" if result.first_diverged_reason else ""
-        yield f"First diverged: {result.first_diverged_lr:g}{by}."
+def _answer(its: VariantResult, label: str) -> Iterator[str]:
+    if its.version < VERSION:
+        yield f"An old answer (version {its.version}), without points on a curve."
+    yield from _edge(
+        "useful", its.max_useful_lr, its.max_useful_lr_90, its.max_useful_rung, its.censored, label
+    )
+    yield from _edge(
+        "stable", its.max_stable_lr, its.max_stable_lr_90, its.max_stable_rung, its.stable_censored, label
+    )
+    if its.open:
+        yield f"Runs at {', '.join(f'{value:g}' for value in its.open)} crashed too often and were left open."
+    if its.first_diverged_lr is not None:
+        by = f", by `{its.first_diverged_reason}`" if its.first_diverged_reason else ""
+        yield f"First diverged: {its.first_diverged_lr:g}{by}."
+    if its.ratio is not None and its.ratio.useful is not None:
+        interval = "" if its.ratio.useful_90 is None else f" ({span(its.ratio.useful_90)} with 90%)"
+        yield f"Useful to {its.ratio.useful:.2f} times the {label} of {_escaped(its.ratio.to)}{interval}."
+    if its.stopped is not None:
+        yield f"The search ended by: {its.stopped}."
+
+
+def _edge(
+    kind: str,
+    point: float | None,
+    interval: Interval | None,
+    rung: float | None,
+    censored: str | None,
+    label: str,
+) -> Iterator[str]:
+    if censored is not None:
+        yield f"The largest {kind} {label} lies {censored} all that was tried."
+        return
+    words = [
+        "" if point is None else f"**{point:.3g}**",
+        "" if interval is None else f"{span(interval)} with 90%",
+        "" if rung is None else f"on the ladder {rung:g}",
+    ]
+    if any(words):
+        yield f"Largest {kind} {label}: {', '.join(filter(None, words))}."
 
 
 def _escaped(name: str) -> str:

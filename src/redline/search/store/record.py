@@ -9,19 +9,21 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from redline.search.policy.verdicts import Point, reasons
 from redline.search.result import VariantResult
 from redline.search.store.notes import in_words, write_trial_note
-from redline.search.store.study import count_outcome
 from redline.search.trainable import Facts
-from redline.stability import Outcome, SearchRule, build_rules
+from redline.stability import Outcome
 
 State = Literal["running", "stable", "diverged", "cut", "crashed", "interrupted"]
 
 
+# Fields of a `SearchResult` that a study's attributes hold too; searches of before there were some lack them.
+ASKED = ("recipe", "criterion", "lost_share", "claim")
+
+
 @dataclass(frozen=True)
 class RecordedTrial:
-    """``state`` and ``reason`` are the search's verdict by all that is known now."""
+    """``state`` and ``reason`` are the run's own. Whether it is lost is the curve's."""
 
     number: int
     value: float
@@ -47,6 +49,7 @@ class RecordedVariant:
     label: str
     facts: Facts
     result: VariantResult | None
+    asked: Mapping[str, Any]  # those of `ASKED` that its study has
     trials: tuple[RecordedTrial, ...]
 
 
@@ -79,28 +82,8 @@ def link_trials(storage: BaseStorage, search: str, pages: Mapping[tuple[str, str
                 write_trial_note(storage, summary._study_id, trial, study, page, verdict)
 
 
-def judged(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> dict[int, str | None]:
-    """Number of each trial that ran to its end -> the rule that it broke by all that is known now, None for
-    stable.
-
-    A trial is closed when it ends, and a later one at a smaller value may show that it was degraded.
-    ``attributes``: the study's.
-    """
-    points: dict[int, Point] = {}
-    outcomes: dict[Point, Outcome] = {}
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE:
-            rung = attributes["ladder"].index(trial.params[attributes["key"]])
-            point, outcome = Point(rung, trial.params["seed"]), Outcome.from_dict(trial.user_attrs["outcome"])
-            count_outcome(outcomes, point, outcome)
-            if outcome.cut is None:
-                points[trial.number] = point
-    verdicts = reasons(outcomes, build_rules(attributes["rules"], SearchRule))
-    return {number: verdicts[point] for number, point in points.items()}
-
-
 def _variant(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> RecordedVariant:
-    verdicts, key = judged(attributes, trials), attributes["key"]
+    key = attributes["key"]
     result = attributes.get("result") if attributes.get("finished") else None
     return RecordedVariant(
         search=attributes["search"],
@@ -111,18 +94,19 @@ def _variant(attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> Re
         label=attributes["label"],
         facts=Facts(**attributes["facts"]),
         result=None if result is None else VariantResult.from_dict(result),
-        trials=tuple(_trial(trial, key, verdicts.get(trial.number)) for trial in trials),
+        asked={name: attributes[name] for name in ASKED if name in attributes},
+        trials=tuple(_trial(trial, key) for trial in trials),
     )
 
 
-def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
+def _trial(trial: FrozenTrial, key: str) -> RecordedTrial:
     plain = trial.user_attrs.get("outcome") if trial.state == TrialState.COMPLETE else None
     outcome = None if plain is None else Outcome.from_dict(plain)
     reported = trial.intermediate_values
     last = max(reported, default=None)
     state: State
     if outcome is not None:
-        state = "diverged" if reason else "stable" if outcome.cut is None else "cut"
+        state = "cut" if outcome.cut is not None else "diverged" if outcome.diverged else "stable"
     elif trial.state == TrialState.FAIL:
         state = "crashed" if trial.user_attrs.get("failure") == "crash" else "interrupted"
     else:
@@ -132,7 +116,7 @@ def _trial(trial: FrozenTrial, key: str, reason: str | None) -> RecordedTrial:
         value=trial.params[key],
         seed=trial.params["seed"],
         state=state,
-        reason=reason,
+        reason=None if outcome is None else outcome.reason,
         outcome=outcome,
         last_step=last,
         last_loss=None if last is None else reported[last],

@@ -13,7 +13,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from redline.search.policy.verdicts import Point
+from redline.search.policy.points import Point
 from redline.search.result import VariantResult
 from redline.search.store.notes import in_words, study_note, write_note, write_trial_note
 from redline.search.store.owner import Owner
