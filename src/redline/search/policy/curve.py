@@ -45,14 +45,13 @@ _TURN = 0.3  # in log LR: how gently the fall turns into the rise
 _FAR = 50.0  # widths: what lies further below is 0
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_OWN = 0.2  # share of a shift's variance that is a run's own, and not its seed's
 _LAPSE = 0.01  # of verdicts that follow no order
 _FREEDOM = 6  # of Student's t, from which draws are drawn again
 _LENGTHS = ndtri((np.arange(8) + 0.5) / 8)  # the only ones that are tried, in spreads from the median
 
 # Columns of a draw. All but the first are logs.
-RISE, WIDTH, SKEW, SLOPE, HEIGHT, LENGTH, NOISE, OFFSET, SHIFT = range(9)
-_COLUMNS = 9
+RISE, WIDTH, SKEW, SLOPE, HEIGHT, LENGTH, NOISE, OFFSET, SHIFT, RUN_SHIFT = range(10)
+_COLUMNS = 10
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,7 @@ class _Known:
             prior.noise,
             prior.seed_offset,
             prior.seed_shift,
+            prior.run_shift,
         )
         medians, spreads = np.array(pairs).T
         self.medians, self.spreads = np.log(medians), spreads
@@ -149,7 +149,7 @@ class _Known:
     def log_density(self, draws_DP: np.ndarray, *, hinted: bool) -> np.ndarray:
         inside_D = (draws_DP[:, RISE] >= self.low) & (draws_DP[:, RISE] <= self.high)
         log_D = -0.5 * (((draws_DP[:, 1:] - self.medians) / self.spreads) ** 2).sum(axis=1)
-        log_D -= np.log(self.spreads).sum() + 4 * np.log(2 * np.pi) + np.log(self.high - self.low)
+        log_D -= np.log(self.spreads).sum() + 4.5 * np.log(2 * np.pi) + np.log(self.high - self.low)
         if hinted and len(self.hints):
             # Half of it is flat, half is Student's t around the hints: they are never a limit.
             spread = self.prior.hint_spread
@@ -251,8 +251,14 @@ class _Moments:
     best_DN: np.ndarray
 
 
+def _shift(draws_DP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The standard deviation of a run's shift, and the share of its variance that is its seed's."""
+    seed_D, run_D = np.exp(2 * draws_DP[:, SHIFT]), np.exp(2 * draws_DP[:, RUN_SHIFT])
+    return np.sqrt(seed_D + run_D), seed_D / (seed_D + run_D)
+
+
 def _moments(draws_DP: np.ndarray, x_N: np.ndarray) -> _Moments:
-    shifted = x_N - np.exp(draws_DP[:, SHIFT])[:, None, None] * _NODES[:, None]
+    shifted = x_N - _shift(draws_DP)[0][:, None, None] * _NODES[:, None]
     curve_DQN, best_DQN = _rise_and_fall(draws_DP, shifted)
     mean_DN = np.einsum("q,dqn->dn", _WEIGHTS, curve_DQN)
     return _Moments(mean_DN, curve_DQN - mean_DN[:, None], np.einsum("q,dqn->dn", _WEIGHTS, best_DQN))
@@ -267,12 +273,13 @@ def _covariance(draws_DP: np.ndarray, at: _Moments, data: _Data, known: _Known) 
     size = len(data.x_N)
     height_D, noise_D, offset_D = (np.exp(2 * draws_DP[:, its]) for its in (HEIGHT, NOISE, OFFSET))
     shift_DNN = _shift_covariance(at, at)
-    covariance = (1 - _OWN) * shift_DNN + offset_D[:, None, None]
+    ours_D = _shift(draws_DP)[1]
+    covariance = ours_D[:, None, None] * shift_DNN + offset_D[:, None, None]
     covariance *= data.same_NN
     covariance += known.best**2 * at.best_DN[:, :, None] * at.best_DN[:, None]
     covariance += height_D[:, None, None] * known.kernels(data.x_N, data.x_N)[known.length_index(draws_DP)]
     own = np.arange(size)
-    covariance[:, own, own] += _OWN * shift_DNN[:, own, own] + noise_D[:, None] + data.spread_N**2
+    covariance[:, own, own] += (1 - ours_D[:, None]) * shift_DNN[:, own, own] + noise_D[:, None] + data.spread_N**2
     return covariance
 
 
@@ -327,7 +334,8 @@ def _sampled(
     places = np.concatenate([data.x_N, x_X, x_C])
     seen, curve = slice(len(data.x_N)), slice(len(data.x_N), len(data.x_N) + len(x_X))
     asked = slice(curve.stop, None)
-    height_S, noise_S, offset_S, shift_S = (np.exp(draws_SP[:, its]) for its in (HEIGHT, NOISE, OFFSET, SHIFT))
+    height_S, noise_S, offset_S = (np.exp(draws_SP[:, its]) for its in (HEIGHT, NOISE, OFFSET))
+    shift_S, ours_S = _shift(draws_SP)
 
     # Of the prior.
     lengths_S = known.length_index(draws_SP)
@@ -348,11 +356,11 @@ def _sampled(
         """A seed's own part of the curve, by its shift and offset."""
         shifted = places[part] - shift_S[:, None] * shifts_SK[:, seed]
         away = _rise_and_fall(draws_SP, shifted)[0] - at.mean_DN[:, part]
-        return np.sqrt(1 - _OWN) * away + offset_S[:, None] * offsets_SK[:, seed]
+        return np.sqrt(ours_S)[:, None] * away + offset_S[:, None] * offsets_SK[:, seed]
 
     def of_run(part: slice) -> np.ndarray:
         away = np.einsum("q,sqn->sn", _WEIGHTS, at.away_DQN[:, :, part] ** 2)
-        spread = np.sqrt(_OWN * away + noise_S[:, None] ** 2)
+        spread = np.sqrt((1 - ours_S)[:, None] * away + noise_S[:, None] ** 2)
         return spread * luck.standard_normal(spread.shape)
 
     runs_SC = whole[:, asked] + of_seed(asked, seed_C) + of_run(asked)
@@ -374,11 +382,11 @@ def _sampled(
         away_SQN = at.away_DQN[:, :, seen]
         # What each shift (Q) of each seed explains of what was seen.
         explained_SQK = np.matmul(away_SQN * pull_SN[:, None], same_NK)
-        weighted_SQK = (1 - _OWN) * _WEIGHTS[:, None] * explained_SQK
+        weighted_SQK = ours_S[:, None, None] * _WEIGHTS[:, None] * explained_SQK
         runs_SC += np.einsum("sqc,sqc->sc", at.away_DQN[:, :, asked], weighted_SQK[:, :, seed_C])
         offset_pull_SK = offset_S[:, None] ** 2 * (pull_SN @ same_NK)
         runs_SC += offset_pull_SK[:, seed_C]
-        shifts_SK = shifts_SK + np.einsum("q,sqk->sk", _NODES, weighted_SQK) / np.sqrt(1 - _OWN)
+        shifts_SK = shifts_SK + np.einsum("q,sqk->sk", _NODES, weighted_SQK) / np.sqrt(ours_S)[:, None]
     break_S, width_S = _breaks(data, known)
     below_SK, above_SK = (ndtr(its) for its in _break_ends(break_S, width_S, data))
     share_SK = luck.random((count, seeds))

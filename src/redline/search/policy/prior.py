@@ -17,6 +17,7 @@ class Prior:
     """Widths are along the axis, in log LR; heights are lost shares."""
 
     seed_shift: Pair
+    run_shift: Pair
     seed_break: Pair
     rise_width: Pair
     rise_skew: Pair
