@@ -14,8 +14,10 @@ from redline.stability.rules import (
     SearchRule,
 )
 from redline.stability.watch import Progress, Watch
+from redline.stability.windows import WINDOWS, Windows, window_ends
 
 __all__ = [
+    "WINDOWS",
     "BlowUp",
     "Cut",
     "Degraded",
@@ -31,7 +33,9 @@ __all__ = [
     "SearchRule",
     "Verdict",
     "Watch",
+    "Windows",
     "build_forecaster",
     "build_rules",
     "rule_specs",
+    "window_ends",
 ]
