@@ -1,7 +1,7 @@
 """When a run counts as diverged, and how sensitive a variant is to its learning rate. Pure numbers."""
 
 from redline.stability.forecast import Forecaster
-from redline.stability.from_config import build_forecaster, build_rules, rule_specs
+from redline.stability.from_config import build_forecaster, build_rules, rule_specs, rules_of_length
 from redline.stability.outcome import Cut, Outcome, Score, Verdict
 from redline.stability.rules import (
     BlowUp,
@@ -37,5 +37,6 @@ __all__ = [
     "build_forecaster",
     "build_rules",
     "rule_specs",
+    "rules_of_length",
     "window_ends",
 ]
