@@ -6,7 +6,7 @@ loss), is the lost share so far. A part of the gap closes by the end. The final 
 t-distribution around the rest, whose scale is in proportion to how much of the run is left. A gap that moves
 to and fro is known less well, so that is added to the scale.
 
-Where the best smaller run has not ended, what it will learn is an estimate from what it has learned so far.
+Where the best smaller run has not ended, its final loss is an estimate from its curve so far.
 """
 
 import math
@@ -37,9 +37,10 @@ class CutPrior:
     spread: float = 0.2
     # The same at the end: gaps in validation loss differ from those in training loss by 0.03 nats.
     end_spread: float = 0.02
-    # Log of what a run learns in all over what it has learned, times the rest cubed; its standard deviation.
-    growth: float = 3.0
-    growth_spread: float = 1.0
+    # How far the best run's loss will still fall over how far it would if it went on along a straight line
+    # over log time; a normal distribution's mean and standard deviation.
+    fall: float = 0.9
+    fall_spread: float = 0.5
 
 
 DEFAULT = CutPrior()
@@ -88,8 +89,7 @@ def prospect(
     finals = [its.final for its in smaller if its.final is not None and math.isfinite(its.final)]
     learned_K = np.array([max((floor - final for final in finals), default=0.0)])
     if best.final is None:
-        so_far = floor - float(np.mean(best.losses[done - length : done]))
-        learned_K = np.maximum(learned_K, so_far * _growth(rest, prior))
+        learned_K = np.maximum(learned_K, floor - _final_losses(best.losses[:done], length, windows, prior))
     if learned_K.min() <= 0:
         return None
     gaps = np.subtract(losses, best.losses[:done])[-2 * length :]
@@ -103,10 +103,15 @@ def prospect(
     return Prospect(float(chance), float(loss_K.mean()), math.sqrt(variance))
 
 
-def _growth(rest: float, prior: CutPrior) -> np.ndarray:
-    """What the best run learns in all over what it has learned: values that are equally likely."""
-    log = NormalDist(prior.growth, prior.growth_spread)
-    return np.array([math.exp(log.inv_cdf((k + 0.5) / _NODES) * rest**3) for k in range(_NODES)])
+def _final_losses(losses: Sequence[float], length: int, windows: int, prior: CutPrior) -> np.ndarray:
+    """Where a run that is under way may end, in nats: values that are equally likely."""
+    done = len(losses)
+    half = max(length, round(done / 2 + length / 4))  # the last of those whose middle is at half the time
+    now, then = (float(np.mean(losses[end - length : end])) for end in (done, half))
+    slope = (then - now) / math.log((done - length / 2) / (half - length / 2))
+    straight = max(0.0, slope) * math.log(windows / (done - length / 2))
+    shares = NormalDist(prior.fall, prior.fall_spread)
+    return np.array([now - straight * max(0.0, shares.inv_cdf((k + 0.5) / _NODES)) for k in range(_NODES)])
 
 
 def _wobble(gaps: np.ndarray) -> float:
