@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.loggers.logger import DummyLogger
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from _harness import ROOT
 from redline.config import register
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
 from redline.search import Facts, Score, Trial
-from redline.stability import Watch, build_rules
+from redline.stability import Outcome, Watch, build_rules
 from redline.training.build import build_module, build_monitor
 from redline.training.checkpoints import StepSeed
 from redline.training.reporting import Report
@@ -100,6 +100,23 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
             "monitor.taps.max_logit.sequences=16",
         ],
     )
+    outcome, values = trained(cfg, folder)
+    curve = {"loss": values["train/loss"], "grad_norm": values["train/grad_norm"]}
+    curve["max_logit"] = values["attention/max_logit"]
+    for site in SITES:
+        layers = [values[f"norm/{site}/layer_{layer:02d}"] for layer in range(run.num_layers)]
+        curve[f"norm/{site}"] = np.array(layers).T
+    return {**run._asdict(), **ended(outcome), **curve}
+
+
+def ended(outcome: Outcome) -> dict[str, Any]:
+    """What is stored of an outcome."""
+    val_loss = np.nan if outcome.val_loss is None else outcome.val_loss
+    return {"reason": outcome.reason or "", "step": outcome.step, "val_loss": val_loss}
+
+
+def trained(cfg: DictConfig, folder: Path) -> tuple[Outcome, dict[str, list[float]]]:
+    """Train as ``cfg`` says. Gives the outcome and what was logged: a value a step or a reading."""
     corpus, curves = open_corpus(cfg), Curves()
     module = build_module(cfg)
     watch = Watch(build_rules(OmegaConf.to_container(cfg.divergence, resolve=True), object))
@@ -133,14 +150,7 @@ def recorded(run: Run, folder: Path) -> dict[str, Any]:
     if watch.final_verdict() is None:
         val_loss = trainer.validate(module, data, verbose=False)[0]["val/loss"]
     outcome = trial.outcome(Score(val_loss, corpus.unigram_entropy))
-    values = {key: list(its.values()) for key, its in curves.values.items()}
-    curve = {"loss": values["train/loss"], "grad_norm": values["train/grad_norm"]}
-    curve["max_logit"] = values["attention/max_logit"]
-    for site in SITES:
-        layers = [values[f"norm/{site}/layer_{layer:02d}"] for layer in range(run.num_layers)]
-        curve[f"norm/{site}"] = np.array(layers).T
-    ended = {"reason": outcome.reason or "", "step": outcome.step}
-    return {**run._asdict(), **ended, "val_loss": np.nan if val_loss is None else val_loss, **curve}
+    return outcome, {key: list(its.values()) for key, its in curves.values.items()}
 
 
 def packed() -> dict[str, dict[str, Any]]:

@@ -95,11 +95,11 @@ def find_edge(
     that are compared. A search of this ``name`` that was begun before, with the same arguments, goes on; its
     code may have changed meanwhile, which nobody checks: put into ``settings`` what makes it another search.
     ``label``: what the values are, for readers; ``key``: the same as a word. ``max_steps``: steps of a full
-    run, where it is known. ``divergence``: changes to the rules of ``conf/divergence/default.yaml``, None for
-    a rule that is off. ``preload``: modules that a function needs and that are slow to import, such as
-    ``torch``: they are imported once instead of in every trial. ``options``: those of
-    ``conf/hydra/sweeper/max_lr.yaml``, such as ``workers`` and ``storage``; stores are in ``home``, unless
-    they say otherwise.
+    run, where it is known: the rules' patience is a share of it. ``divergence``: changes to the rules of
+    ``conf/divergence/default.yaml``, None for a rule that is off. ``preload``: modules that a function needs
+    and that are slow to import, such as ``torch``: they are imported once instead of in every trial.
+    ``options``: those of ``conf/hydra/sweeper/max_lr.yaml``, such as ``workers`` and ``storage``; stores are
+    in ``home``, unless they say otherwise.
 
     Raises UserError for a mistake in the arguments, OutageError where the storage stays away,
     KeyboardInterrupt.
@@ -111,14 +111,16 @@ def find_edge(
     told = _options({"key": key, "seeds": seeds, **options}, home, list(named))
     check_value("max_steps", max_steps, Count | None)
     rungs = _ladder(values)
-    rules = divergence_rules(divergence or {})
     described, imported = dict(settings or {}), (__name__, *preload)
     trainables = {
         variant: its if isinstance(its, Trainable) else Function(its, max_steps, described, imported)
         for variant, its in named.items()
     }
     _check_travels(trainables)
-    variants = [Variant(variant, its, rules) for variant, its in trainables.items()]
+    variants = [
+        Variant(variant, its, divergence_rules(divergence or {}, its.max_steps))
+        for variant, its in trainables.items()
+    ]
 
     def place(search: str) -> Path:
         directory = (home / "searches" / search).absolute()
@@ -171,8 +173,11 @@ def _options(given: Mapping[str, Any], home: Path, variants: Sequence[str]) -> O
     return options
 
 
-def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The default rules, with these changes. A function has no schedule: what is told of one is 0."""
+def divergence_rules(changes: Mapping[str, Any], max_steps: int | None) -> dict[str, Any]:
+    """The default rules for runs of so many steps (None: not known), with these changes.
+
+    A function has no schedule: what is told of one is 0.
+    """
     default = shipped("divergence/default")
     known = rule_specs(default)
     for name, change in changes.items():
@@ -187,7 +192,8 @@ def divergence_rules(changes: Mapping[str, Any]) -> dict[str, Any]:
                 f"divergence={{{name!r}: {change!r:.100}}}: allowed: its numbers by name, or None"
             )
     cfg = OmegaConf.merge(
-        {"schedule": {"warmup_steps": 0}, "divergence": default}, {"divergence": dict(changes)}
+        {"schedule": {"warmup_steps": 0}, "trainer": {"max_steps": max_steps}, "divergence": default},
+        {"divergence": dict(changes)},
     )
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     rules = rule_specs(plain["divergence"])

@@ -28,9 +28,14 @@ def judged(tmp_path: Path) -> Iterator[Callable[..., Outcome]]:
     """A trial of a function, as a child process runs it, but in this one."""
     before = signal.getsignal(signal.SIGTERM)
 
-    def run(function: Any, value: float = 1.0, divergence: dict[str, Any] | None = None) -> Outcome:
-        trial = redline.Trial(value, 0, tmp_path / "trial", redline.Facts())
-        rules = divergence_rules(divergence or {})
+    def run(
+        function: Any,
+        value: float = 1.0,
+        divergence: dict[str, Any] | None = None,
+        max_steps: int | None = None,
+    ) -> Outcome:
+        trial = redline.Trial(value, 0, tmp_path / "trial", redline.Facts(max_steps))
+        rules = divergence_rules(divergence or {}, max_steps)
         return run_trial(Function(function), trial, rules, lambda message: None)
 
     yield run
@@ -300,6 +305,27 @@ def test_patience_counts_steps_however_seldom_they_are_reported(
 
     outcome = judged(train, divergence={"no_return": None})
     assert (outcome.reason, outcome.step) == ("blow_up", step)
+
+
+def test_patience_is_a_share_of_the_length_that_is_told(judged: Callable[..., Outcome]) -> None:
+    def train(trial: redline.Trial) -> float:
+        for step in range(1000):
+            if trial.report(step, 5.0 if step == 0 else 6.0):
+                break
+        return 6.0
+
+    assert judged(train, max_steps=1000).step == 200
+    assert judged(train, max_steps=1000, divergence={"blow_up": {"patience": 0.1}}).step == 100
+
+
+def test_each_variant_is_judged_by_its_own_length(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr("redline.api.run_search", lambda search, at_end: asked.append(search))
+    search({"ours": Refusing(home, "nowhere"), "function": grows_above_1}, home, max_steps=70)
+    lengths = [
+        [its.rules[name]["max_steps"] for name in ("blow_up", "no_return")] for its in asked[0].variants
+    ]
+    assert lengths == [[10, 10], [70, 70]]
 
 
 def rises_by(rise: float) -> Callable[[redline.Trial], float]:

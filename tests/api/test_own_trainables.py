@@ -160,17 +160,19 @@ def test_a_module_resumes_from_its_own_checkpoint(
         cwd, handler = os.getcwd(), signal.getsignal(signal.SIGTERM)
         os.chdir(tmp_path)
         try:
-            whole = run_trial(own_module.OwnModule(), alone, its_rules(), lambda message: None)
+            whole = run_trial(
+                own_module.OwnModule(), alone, its_rules(own_module.STEPS), lambda message: None
+            )
         finally:
             os.chdir(cwd)
             signal.signal(signal.SIGTERM, handler)
         assert told == whole
 
 
-def its_rules() -> dict[str, Any]:
+def its_rules(max_steps: int) -> dict[str, Any]:
     from redline.api import divergence_rules
 
-    return divergence_rules({})
+    return divergence_rules({}, max_steps)
 
 
 @NAMES

@@ -23,8 +23,8 @@ EVERY = st.sampled_from([1, 1, 3, 10])
 
 def fresh(smoothing: float, warmup_steps: int, patience: int, with_non_finite: bool) -> dict[str, Any]:
     rules = {
-        "blow_up": BlowUp(warmup_steps, patience, smoothing),
-        "no_return": NoReturn(1.0, patience, smoothing),
+        "blow_up": BlowUp(warmup_steps, patience / 40, smoothing, max_steps=40),
+        "no_return": NoReturn(1.0, patience / 40, smoothing, max_steps=40),
         "no_learning": NoLearning(),
     }
     return {"non_finite": NonFinite(), **rules} if with_non_finite else rules

@@ -96,7 +96,7 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         (["schedule._target_=os.system"], ["schedule._target_=os.system", "blocklisted"]),
         (["schedule.warmup_steps=1000000"], ["schedule.warmup_steps=1000000", "trainer.max_steps=3"]),
         (["schedule.final_fraction=-5"], ["schedule.final_fraction=-5", "from 0 to 1"]),
-        (["divergence.blow_up.patience=0"], ["divergence.blow_up.patience=0", "from 1 to"]),
+        (["divergence.blow_up.patience=0"], ["divergence.blow_up.patience=0", "above 0, up to 1"]),
         (["data.sequence_length=-3"], ["data.sequence_length=-3", "from 1 to"]),
         (["model.init_std=nan"], ["model.init_std=nan", "above 0"]),
         (["model.width=1000000000"], ["model.width=1000000000", "from 1 to"]),

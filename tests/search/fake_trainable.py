@@ -33,6 +33,8 @@ class Fake(Trainable):
     seconds: float | Mapping[str, float] = 0.0  # that a trial takes
     until: str | None = None  # a file: a trial takes until it is there
     reports: int | None = None  # made between finding a file ``now`` and leaving ``reported``
+    every_step: bool = False  # reports an eighth less at each, each a message
+    known_length: bool = True  # before a run has ended
     deaf: bool = False  # does not end when it is asked to
     gate: str | None = None  # a folder of tickets: without one a trial does not end
     steps: int = 10
@@ -52,7 +54,8 @@ class Fake(Trainable):
 
     def facts(self) -> Facts:
         self._called("facts")
-        return Facts(self.steps, parameters=7, tokens_per_step=3, precision=self.precision)
+        steps = self.steps if self.known_length else None
+        return Facts(steps, parameters=7, tokens_per_step=3, precision=self.precision)
 
     def settings(self) -> Mapping[str, Any]:
         return {"edge": self.edge, "steps": self.steps}
@@ -71,6 +74,10 @@ class Fake(Trainable):
         trial.report(0, 5.0)
         if self.reports is not None:
             self._report_much(trial, self.reports)
+        if self.every_step:
+            tasks._EVERY = 0.0
+            for step in range(1, self.steps - 1):
+                trial.report(step, 5 - step / 8)
         seconds = self.seconds if isinstance(self.seconds, int | float) else self.seconds.get(value, 0)
         end = time.monotonic() + seconds
         while time.monotonic() < end or (self.until is not None and not Path(self.until).exists()):

@@ -85,6 +85,33 @@ def test_a_trial_links_to_its_page_and_knows_its_facts(url: str, tmp_path: Path)
     assert (its.precision, its.max_steps, its.parameters, its.tokens_per_step) == ("fp32", 10, 7, 3)
 
 
+def test_the_windows_of_a_run_are_stored_once_each(url: str, tmp_path: Path) -> None:
+    stored: Counter[tuple[int, int]] = Counter()
+
+    def count(studies: dict[str, VariantStudy]) -> None:
+        report = studies["qk"].report
+
+        def noted(claim: optuna.trial.FrozenTrial, step: int, loss: float) -> None:
+            stored[claim.number, step] += 1
+            report(claim, step, loss)
+
+        studies["qk"].report = noted  # type: ignore[method-assign]
+
+    fake = {"edge": 9, "steps": 100, "every_step": True}
+    done = coordinate(url, str(tmp_path), {"qk": fake}, ladder=LADDER[:2], meanwhile=count)
+    assert set(stored.values()) == {1}
+    curve, other = done.studies["qk"].state().curves.values()
+    assert curve == other
+    assert curve[:-1] == tuple(5 - (2 * window + 0.5) / 8 for window in range(49))
+
+
+def test_where_the_length_is_not_known_a_loss_is_stored_now_and_then(url: str, tmp_path: Path) -> None:
+    fake = {"edge": 9, "known_length": False, "every_step": True}
+    done = coordinate(url, str(tmp_path), {"qk": fake}, ladder=LADDER[:2])
+    assert [trial.intermediate_values for trial in trials(url)] == [{1: 5.0}] * len(trials(url))
+    assert done.studies["qk"].state().curves == {}
+
+
 def test_a_later_coordinator_goes_by_the_first_ones_facts(url: str, tmp_path: Path) -> None:
     """The machines of a search may differ in the precision that is best on each."""
     first, second = ({"qk": {"edge": 0.8, "precision": its, "refuse": 0.1}} for its in ("bf16", "fp32"))

@@ -62,7 +62,7 @@ def test_an_outcome_is_what_was_reported_and_the_score(tmp_path: Path) -> None:
     assert (outcome.step, outcome.optimizer_steps) == (2, 3)
     assert (outcome.initial_loss, outcome.train_loss, outcome.val_loss) == (6.0, 4.0, 3.5)
     assert outcome.numbers == {"perplexity": 33.0}
-    assert sent[0] == Progress(1, 6.0)
+    assert sent[0] == Progress(1, 6.0, windows=(6.0,))  # five steps: a window for each
     assert says.stopped == [False, False, False]
 
 

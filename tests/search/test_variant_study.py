@@ -229,6 +229,41 @@ def test_a_point_whose_run_was_cut_can_be_run_to_its_end(study: VariantStudy, ur
     assert study.claim(Point(0, 0), Owner.here()) is None
 
 
+def test_the_curves_of_what_runs_or_has_an_outcome_are_its_windows(url: str) -> None:
+    begun = attributes(LADDER, facts=asdict(Facts(max_steps=100)))
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
+
+    def report(claim: FrozenTrial, *means: float) -> None:
+        for step, mean in reversed([*zip(study.window_ends, means, strict=False)]):
+            study.report(claim, step, mean)
+
+    stable, cut, crashed, odd = (taken(study, rung, seed) for rung, seed in [(0, 0), (1, 0), (0, 1), (1, 1)])
+    taken(study, rung=2)
+    report(stable, *map(float, range(50, 0, -1)))
+    study.finish(stable, outcome(0.1), None)
+    report(cut, 5.0, 5.5, 5.7)
+    study.finish(cut, cut_outcome(0.2), None)
+    report(crashed, 5.0)
+    study.fail(crashed._trial_id, "crash")
+    study.report(odd, 7, 5.0)  # no window ends there
+    expected = {
+        Point(0, 0): tuple(map(float, range(50, 0, -1))),
+        Point(1, 0): (5.0, 5.5, 5.7),
+        Point(2, 0): (),
+    }
+    assert reopened(study, url).state().curves == expected
+    report(taken(study, rung=1), 5.0, 5.4)
+    assert reopened(study, url).state().curves == {**expected, Point(1, 0): (5.0, 5.4)}
+
+
+def test_where_the_length_is_not_known_no_intermediate_value_is_a_curve(url: str) -> None:
+    begun = attributes(LADDER, facts=asdict(Facts()))
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
+    study.report(taken(study), 1, 5.0)
+    taken(study, rung=1)
+    assert study.state().curves == {}
+
+
 def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:
     claim = taken(study)
     study.finish(claim, outcome(0.1), None)

@@ -18,8 +18,8 @@ SETTINGS = st.tuples(st.sampled_from([0.0, 0.5, 0.9]), st.integers(0, 6), st.int
 
 def fresh(smoothing, warmup_steps, patience, with_non_finite):
     rules = {
-        "blow_up": BlowUp(warmup_steps, patience, smoothing),
-        "no_return": NoReturn(1.0, patience, smoothing),
+        "blow_up": BlowUp(warmup_steps, patience / 40, smoothing, max_steps=40),
+        "no_return": NoReturn(1.0, patience / 40, smoothing, max_steps=40),
     }
     return {"non_finite": NonFinite(), **rules} if with_non_finite else rules
 

@@ -1,4 +1,7 @@
-"""Each rule on curves written out here. Losses in nats; without smoothing, so that steps can be counted."""
+"""Each rule on curves written out here. Losses in nats; without smoothing, so that steps can be counted.
+
+Patience is told in steps, of runs that are to have a hundred.
+"""
 
 import json
 import math
@@ -17,11 +20,11 @@ def judged(rules, losses, grad_norms=None):
 
 
 def blow_up(warmup_steps=2, patience=3, smoothing=0.0):
-    return BlowUp(warmup_steps, patience, smoothing)
+    return BlowUp(warmup_steps, patience / 100, smoothing, max_steps=100)
 
 
 def no_return(rise=1.0, patience=3, smoothing=0.0):
-    return NoReturn(rise, patience, smoothing)
+    return NoReturn(rise, patience / 100, smoothing, max_steps=100)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
@@ -84,8 +87,8 @@ def test_a_rise_that_has_not_come_back_by_the_end_is_divergence():
 
 
 def test_a_rise_is_measured_from_the_best_and_must_pass_the_line():
-    assert judged({"rule": no_return(rise=1.0, patience=0)}, [5, 2, 3, 3, 3]) is None
-    assert judged({"rule": no_return(rise=1.0, patience=0)}, [5, 2, 2.9, 3.1]) == Verdict("rule", 3)
+    assert judged({"rule": no_return(rise=1.0, patience=1)}, [5, 2, 3, 3, 3]) is None
+    assert judged({"rule": no_return(rise=1.0, patience=1)}, [5, 2, 3.1, 3.1, 2]) == Verdict("rule", 3)
 
 
 def test_a_slow_climb_is_a_rise_too():

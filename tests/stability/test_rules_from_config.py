@@ -36,12 +36,13 @@ def test_a_rule_set_to_null_is_off(composed, name):
 
 def test_the_keys_reach_the_rules(composed):
     cfg = composed(
-        "schedule.warmup_steps=7", "divergence.blow_up.patience=3", "divergence.no_return.rise=0.5",
-        "divergence.no_return.patience=4", "divergence.no_return.smoothing=0.25",
-        "divergence.degraded.tolerance=0.125",
+        "schedule.warmup_steps=7", "trainer.max_steps=300", "divergence.blow_up.patience=0.25",
+        "divergence.no_return.rise=0.5", "divergence.no_return.patience=1",
+        "divergence.no_return.smoothing=0.25", "divergence.degraded.tolerance=0.125",
     )  # fmt: skip
     online = build_rules(cfg.divergence, OnlineRule)
-    assert (online["blow_up"].warmup_steps, online["blow_up"].patience) == (7, 3)
+    rule = online["blow_up"]
+    assert (rule.warmup_steps, rule.patience, rule.max_steps) == (7, 0.25, 300)
     rule = online["no_return"]
-    assert (rule.rise, rule.patience, rule.mean.smoothing) == (0.5, 4, 0.25)
+    assert (rule.rise, rule.patience, rule.mean.smoothing, rule.max_steps) == (0.5, 1, 0.25, 300)
     assert build_rules(cfg.divergence, SearchRule)["degraded"].tolerance == 0.125

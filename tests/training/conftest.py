@@ -35,5 +35,8 @@ def run_cfg(composed: Callable[..., DictConfig], text: Path) -> Callable[..., Di
         "trainer.precision=fp32",
         "trainer.accelerator=cpu",
         "trainer.threads=1",
+        # A share of twelve steps would be two.
+        "divergence.blow_up.patience=1",
+        "divergence.no_return.patience=1",
         *overrides,
     )

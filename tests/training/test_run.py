@@ -44,10 +44,11 @@ def test_a_run_that_learns_nothing_is_found_at_its_end(run_cfg, tmp_path):
 def test_a_blow_up_ends_the_run_at_once(run_cfg, tmp_path):
     cfg = run_cfg(
         "lr=10", "trainer.max_steps=40", "schedule.warmup_steps=2",
-        "divergence.blow_up.patience=2", "divergence.blow_up.smoothing=0.0", "trainer.checkpoint_every=1000",
+        "divergence.blow_up.patience=0.05", "divergence.blow_up.smoothing=0.0",
+        "trainer.checkpoint_every=1000",
     )  # fmt: skip
     outcome, losses = train(cfg, tmp_path)
-    verdict = judge_curve({"blow_up": BlowUp(2, 2, 0.0)}, list(losses.values()), [0.0] * len(losses))
+    verdict = judge_curve({"blow_up": BlowUp(2, 0.05, 0.0, 40)}, list(losses.values()), [0.0] * len(losses))
     assert (outcome.diverged, outcome.reason, outcome.step) == (True, "blow_up", verdict.step)
     assert list(losses) == list(range(verdict.step + 1))
     assert verdict.step < 10
@@ -79,10 +80,10 @@ def test_a_gradient_that_is_not_finite_is_seen_on_any_step(run_cfg, tmp_path, mo
 
 
 def test_spikes_are_counted_and_a_rise_at_the_end_is_divergence(run_cfg, tmp_path):
-    keys = "divergence.no_return={_target_:redline.stability.NoReturn,rise:0.0,patience:100,smoothing:0.0}"
+    keys = "divergence.no_return={rise:0.0,patience:1.0,smoothing:0.0}"
     ended_up, counted = set(), 0
     for steps in (11, 12, 13, 14):
-        rule = NoReturn(rise=0.0, patience=100, smoothing=0.0)
+        rule = NoReturn(rise=0.0, patience=1.0, smoothing=0.0, max_steps=steps)
         cfg = run_cfg(keys, f"trainer.max_steps={steps}", "lr=0.003", "divergence.no_learning=null")
         outcome, losses = train(cfg, tmp_path / str(steps))
         verdict = judge_curve({"no_return": rule}, list(losses.values()), [0.0] * len(losses))

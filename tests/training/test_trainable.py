@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from redline.errors import UserError
-from redline.search import Facts, Trial
-from redline.search.variant import fingerprint
+from redline.search import Facts, Trial, Variant
+from redline.search.variant import fingerprint, with_short_runs
+from redline.stability import rule_specs
 from redline.training.trainable import Training
 
 
@@ -96,6 +97,17 @@ def test_a_trial_is_given_its_value_seed_threads_and_precision(run_cfg, tmp_path
     assert OmegaConf.to_container(cfg) == OmegaConf.to_container(
         run_cfg("trainer.threads=null", "trainer.precision=auto")
     ), "the search's own configuration was changed"
+
+
+def test_short_runs_are_judged_by_their_own_length(run_cfg):
+    cfg = run_cfg()
+    rules = rule_specs(OmegaConf.to_container(cfg.divergence, resolve=True))
+    full, short = with_short_runs(Variant("qk", Training(cfg), rules), 9)
+    for variant, steps in ((full, 12), (short, 9)):
+        lengths = [variant.rules[name]["max_steps"] for name in ("blow_up", "no_return")]
+        assert lengths == [variant.trainable.max_steps] * 2 == [steps] * 2
+    assert set(full.rules) - set(short.rules) == {"no_learning"}
+    with_short_runs(Variant("qk", Training(cfg), {**rules, "no_return": None}), 9)  # one that is off
 
 
 @pytest.mark.parametrize(

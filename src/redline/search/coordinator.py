@@ -41,10 +41,11 @@ class Running:
     started: float
     heartbeats: int = 0
     page: str | None = None
+    windows: int = 0  # that are stored
     reported: float = 0.0
 
 
-_REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial
+_REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial whose length is not known
 _READ_EVERY = 2.0  # seconds between two readings of what other machines did
 _GRACE_PERIOD = 2.0  # seconds in which trials may end by themselves, all of them together
 
@@ -183,10 +184,7 @@ class Coordinator:
             if message.page is not None and message.page != run.page:
                 run.page = message.page
                 study.link(run.claim, message.page)
-            now = time.monotonic()
-            if now - run.reported >= _REPORT_EVERY:
-                run.reported = now
-                study.report(run.claim, message.step, message.loss)
+            self._report(run, message)
             return False
         del self.running[slot.index]
         if message.user_error is not None:
@@ -200,6 +198,18 @@ class Coordinator:
             return True
         self._finish(run, message.result)
         return True
+
+    def _report(self, run: Running, progress: Progress) -> None:
+        """Store the windows that are new; where there are none, a loss now and then."""
+        study, now = self.studies[run.variant.name], time.monotonic()
+        if study.window_ends:
+            means = progress.windows[run.windows :]
+            for step, mean in zip(study.window_ends[run.windows :], means, strict=False):
+                study.report(run.claim, step, mean)
+            run.windows += len(means)
+        elif now - run.reported >= _REPORT_EVERY:
+            run.reported = now
+            study.report(run.claim, progress.step, progress.loss)
 
     def _finish(self, run: Running, outcome: Outcome) -> None:
         study = self.studies[run.variant.name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redline.search.trainable import Trainable
-from redline.stability import EndRule, build_rules
+from redline.stability import EndRule, build_rules, rules_of_length
 
 _SHORT = " (short runs)"
 
@@ -37,7 +37,9 @@ def with_short_runs(variant: Variant, steps: int) -> tuple[Variant, Variant]:
         variant,
         name=f"{variant.name}{_SHORT}",
         trainable=variant.trainable.shortened(steps),
-        rules={name: spec for name, spec in variant.rules.items() if name not in at_end},
+        rules=rules_of_length(
+            {name: spec for name, spec in variant.rules.items() if name not in at_end}, steps
+        ),
         is_short=True,
     )
     return replace(variant, short_runs=short.name), short

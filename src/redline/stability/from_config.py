@@ -22,6 +22,14 @@ def rule_specs(divergence: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): spec for name, spec in divergence.items() if name not in _FORECAST_KEYS}
 
 
+def rules_of_length(specs: Mapping[str, Any], max_steps: int) -> dict[str, Any]:
+    """The same rules for a run of so many steps: those that take ``max_steps`` get it."""
+    return {
+        name: {**spec, "max_steps": max_steps} if spec is not None and "max_steps" in spec else spec
+        for name, spec in specs.items()
+    }
+
+
 def build_rules(specs: Mapping[Any, Any], kind: type) -> dict[str, Any]:
     """The rules of a configuration that are of this ``kind``, by name. Raises UserError."""
     rules = {

@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from redline.bounds import Count, Kept, Steps
 from redline.stability.outcome import Outcome
 
 Nats = Annotated[float, Ge(0), Le(10**6)]
+Patience = Annotated[float, Gt(0), Le(1)]  # a share of a run's steps
+_LEAST_PATIENCE = 50  # steps, where a run's length is not known: a share of its first ones is nothing
 
 
 class OnlineRule(ABC):
@@ -63,6 +65,13 @@ class RunningMean:
         return self.total / self.weight
 
 
+def _in_steps(patience: float, max_steps: int | None, step: int) -> float:
+    """Of a run's length, or of the steps up to this one (counted from 0) where that is not known."""
+    if max_steps is None:
+        return max(_LEAST_PATIENCE, patience * (step + 1))
+    return max(1, round(patience * max_steps))
+
+
 class NonFinite(OnlineRule):
     """Loss or gradient norm is NaN or infinite, once."""
 
@@ -71,10 +80,14 @@ class NonFinite(OnlineRule):
 
 
 class BlowUp(OnlineRule):
-    """After warm-up the smoothed loss stays above the loss at initialisation for ``patience`` steps."""
+    """After warm-up the smoothed loss stays above the loss at initialisation for a share ``patience`` of the
+    run's ``max_steps``.
+    """
 
-    def __init__(self, warmup_steps: Steps, patience: Count, smoothing: Kept) -> None:
-        self.warmup_steps, self.patience = warmup_steps, patience
+    def __init__(
+        self, warmup_steps: Steps, patience: Patience, smoothing: Kept, max_steps: Count | None
+    ) -> None:
+        self.warmup_steps, self.patience, self.max_steps = warmup_steps, patience, max_steps
         self.mean = RunningMean(smoothing)
         self.initial_loss: float | None = None
         self.above_since: int | None = None
@@ -86,19 +99,21 @@ class BlowUp(OnlineRule):
             self.above_since = None
         elif self.above_since is None:
             self.above_since = step
+        if self.above_since is None:
+            return False
         # Steps, not reports: a run may report every tenth.
-        return self.above_since is not None and step - self.above_since + 1 >= self.patience
+        return step - self.above_since + 1 >= _in_steps(self.patience, self.max_steps, step)
 
 
 class NoReturn(OnlineRule):
     """The smoothed loss rises ``rise`` nats above its own best and does not come back.
 
-    Back means below that line again within ``patience`` steps, or by the end of the run.
+    Back means below that line again within a share ``patience`` of the run's ``max_steps``, or by its end.
     A rise that does come back is counted in ``spikes``.
     """
 
-    def __init__(self, rise: Nats, patience: Count, smoothing: Kept) -> None:
-        self.rise, self.patience = rise, patience
+    def __init__(self, rise: Nats, patience: Patience, smoothing: Kept, max_steps: Count | None) -> None:
+        self.rise, self.patience, self.max_steps = rise, patience, max_steps
         self.mean = RunningMean(smoothing)
         self.best = math.inf
         self.above_since: int | None = None
@@ -112,7 +127,9 @@ class NoReturn(OnlineRule):
         elif self.above_since is not None:
             self.spikes += 1
             self.above_since = None
-        return self.above_since is not None and step - self.above_since >= self.patience
+        if self.above_since is None:
+            return False
+        return step - self.above_since >= _in_steps(self.patience, self.max_steps, step)
 
     def broken_at_end(self) -> bool:
         return self.above_since is not None

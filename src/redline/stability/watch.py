@@ -10,6 +10,7 @@ from typing import IO, Any
 from redline.errors import UserError
 from redline.stability.outcome import Outcome, Score, Verdict
 from redline.stability.rules import EndRule, OnlineRule
+from redline.stability.windows import Windows
 
 _RECORD = struct.Struct("<qdd")
 Record = tuple[int, float, float]  # step, loss, gradient norm
@@ -17,12 +18,16 @@ Record = tuple[int, float, float]  # step, loss, gradient norm
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is: ``step`` steps are done. ``forecast_step``: since when it is expected to diverge."""
+    """Where a run is: ``step`` steps are done. ``forecast_step``: since when it is expected to diverge.
+
+    ``windows``: the mean loss of all that are complete (see `Windows`), so that no message is missed.
+    """
 
     step: int
     loss: float
     page: str | None = None
     forecast_step: int | None = None
+    windows: tuple[float, ...] = ()
 
 
 class Watch:
@@ -37,7 +42,9 @@ class Watch:
         rules: Mapping[str, Any] | None = None,
         tell: Callable[[Progress], object] = lambda progress: None,
         curve: Path | None = None,
+        max_steps: int | None = None,
     ) -> None:
+        """``max_steps``: of the whole run; None: not known, and there are no windows."""
         rules = rules or {}
         self.online = {name: rule for name, rule in rules.items() if isinstance(rule, OnlineRule)}
         self.at_end = {name: rule for name, rule in rules.items() if isinstance(rule, EndRule)}
@@ -45,6 +52,7 @@ class Watch:
         self.verdict: Verdict | None = None
         self.initial_loss = self.last_loss = math.nan
         self.steps_seen = 0
+        self.windows = Windows(max_steps)
         self.forecast_step: int | None = None
         self.page: str | None = None
         self.cancelled = False  # the run's answer is no longer needed
@@ -67,7 +75,7 @@ class Watch:
             self._file.write(_RECORD.pack(*record))
         if self.verdict is None:
             self._judge(*record)
-            self.tell(Progress(step + 1, loss, self.page, self.forecast_step))
+            self.tell(Progress(step + 1, loss, self.page, self.forecast_step, self.windows.means))
         return self.verdict is not None or self.cancelled
 
     def warn(self, step: int, reason: str | None) -> None:
@@ -128,6 +136,7 @@ class Watch:
             self.initial_loss = loss
         self._records.append((step, loss, grad_norm))
         self.last_loss, self.steps_seen = loss, step + 1
+        self.windows.add(step, loss)
         broken = (name for name, rule in self.online.items() if rule.broken_by(step, loss, grad_norm))
         if reason := next(broken, None):
             self.verdict = Verdict(reason, step)

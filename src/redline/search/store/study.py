@@ -4,7 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
@@ -18,7 +18,7 @@ from redline.search.result import VariantResult
 from redline.search.store.notes import in_words, study_note, write_note, write_trial_note
 from redline.search.store.owner import Owner
 from redline.search.trainable import Facts
-from redline.stability import Outcome, SearchRule, build_rules
+from redline.stability import Outcome, SearchRule, build_rules, window_ends
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
 CONSTRAINTS = "constraints"
@@ -28,11 +28,16 @@ _METRIC_NAMES = "study:metric_names"
 
 @dataclass(frozen=True)
 class State:
-    """A study's trials, by point. An interrupted or lost trial did not crash, and is not here."""
+    """A study's trials, by point. An interrupted or lost trial did not crash, and is not here.
 
-    outcomes: dict[Point, Outcome]
-    running: dict[Point, FrozenTrial]
-    crashes: Counter[Point]
+    ``curves``: the mean training loss of each window so far (see `stability.Windows`), of a point's latest
+    trial that runs or has an outcome. Where the length of runs is not known, there are none.
+    """
+
+    outcomes: dict[Point, Outcome] = field(default_factory=dict)
+    running: dict[Point, FrozenTrial] = field(default_factory=dict)
+    crashes: Counter[Point] = field(default_factory=Counter)
+    curves: dict[Point, tuple[float, ...]] = field(default_factory=dict)
 
 
 def count_outcome(outcomes: dict[Point, Outcome], point: Point, outcome: Outcome) -> None:
@@ -70,6 +75,7 @@ class VariantStudy:
         self.key: str = self.attributes["key"]
         self.rules: dict[str, SearchRule] = build_rules(self.attributes["rules"], SearchRule)
         self.facts = Facts(**self.attributes["facts"])
+        self.window_ends = window_ends(self.facts.max_steps)
         self._space = {
             self.key: FloatDistribution(self.ladder[0], self.ladder[-1], log=True),
             "seed": IntDistribution(first_seed, first_seed + 1000),
@@ -80,7 +86,7 @@ class VariantStudy:
 
     def state(self) -> State:
         """What the storage holds at this moment. A point that runs again after a cut is in both mappings."""
-        state = State({}, {}, Counter())
+        state = State()
         for trial in self.trials():
             point = self.point_of(trial)
             if trial.state == TrialState.COMPLETE:
@@ -89,6 +95,10 @@ class VariantStudy:
                 state.running[point] = trial
             elif trial.user_attrs.get("failure") == "crash":
                 state.crashes[point] += 1
+            means = dict(sorted(trial.intermediate_values.items()))
+            are_windows = self.window_ends and tuple(means) == self.window_ends[: len(means)]
+            if trial.state != TrialState.FAIL and are_windows:
+                state.curves[point] = tuple(means.values())
         return state
 
     def cancelled_steps(self) -> int:

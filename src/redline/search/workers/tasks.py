@@ -43,7 +43,9 @@ def prepare(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Facts]
 def run_trial(trainable: Trainable, trial: Trial, rules: Mapping[str, Any], send: Send) -> Outcome:
     """Train, and judge by those of ``rules`` that need no other run. Raises UserError; else it crashed."""
     trial.directory.mkdir(parents=True, exist_ok=True)
-    watch = Watch(build_rules(rules, object), _now_and_then(send), trial.directory / CURVE)
+    watch = Watch(
+        build_rules(rules, object), _now_and_then(send), trial.directory / CURVE, trial.facts.max_steps
+    )
 
     def cancel(number: int, frame: FrameType | None) -> None:
         watch.cancelled = True
