@@ -72,9 +72,10 @@ def recorded(path: Path, floor: float) -> Iterator[Run]:
         best = min((its.final for its in smaller if its.final is not None), default=None)
         lost = final is None or (best is not None and final - best >= LOST_SHARE * (floor - best))
         loss = rows["loss"][index].astype(float)
+        steps = np.flatnonzero(np.isfinite(loss)).max(initial=-1) + 1
         run = Run(
             f"{norms[index]}, seed {seeds[index]}, LR {lrs[index]:g}",
-            loss[: np.flatnonzero(np.isfinite(loss))[-1] + 1],
+            loss[:steps],
             final,
             not lost,
             tuple(smaller),
