@@ -49,7 +49,7 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     assert first.outcome is not None
     assert (first.outcome.val_loss, first.outcome.page) == (4.0, "http://curves/1")
     assert second.reason == "blow_up"
-    assert variant.asked == {}
+    assert variant.asked == {"criterion": "useful", "lost_share": 0.25, "claim": None, "recipe": {}}
 
 
 def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study: VariantStudy) -> None:

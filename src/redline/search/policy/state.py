@@ -124,7 +124,7 @@ def search_state(
         x.tolist(),
         [(math.log(question.values[point.rung]), point.seed) for point in candidates],
         seeds=question.seeds,
-        ends=(math.log(question.ladder[0]), math.log(question.ladder[-1])),
+        ends=(logs[rungs[0]], logs[rungs[-1]]),
         prior=question.prior,
         hints=[math.log(hint) for hint in hints],
     )
@@ -143,8 +143,8 @@ def search_state(
     chosen = [candidates[index] for index, _ in found]
     first = _first(question, hints)
     if not outcomes and first not in given_up:
-        chosen = [first, *(point for point in chosen if point != first)][:wanted]
-        chosen = [point for point in chosen if point not in running]
+        ordered = [first, *(point for point in chosen if point != first)]
+        chosen = [point for point in ordered if point not in running][:wanted]
     elif narrow and best is not None:
         stopped = "resolution"
     elif question.budget is not None and spent >= question.budget:
