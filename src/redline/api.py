@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from redline.config import shipped
 from redline.errors import UserError
 from redline.search import (
     AtEnd,
+    Facts,
     Options,
     Score,
     Search,
@@ -47,7 +48,10 @@ class Function(Trainable):
     preload: Sequence[str] = ()
 
     def settings(self) -> Mapping[str, Any]:
-        return {**asdict(self.facts()), **self.described}
+        return {"max_steps": self.max_steps, **self.described}
+
+    def facts(self) -> Facts:
+        return Facts(self.max_steps, recipe=self.described)
 
     def run(self, trial: Trial) -> Score:
         score = self.train(trial)

@@ -220,6 +220,11 @@ def test_a_trainables_refusal_is_the_users_mistake_and_is_not_tried_again(
     assert home.exists() == (where == "run")
 
 
+def test_the_recipe_of_a_function_is_what_is_told_of_it() -> None:
+    assert Function(no_edge, 70, {"depth": 3}).facts() == redline.Facts(70, recipe={"depth": 3})
+    assert Function(no_edge).facts() == redline.Facts()
+
+
 def test_a_name_that_other_arguments_use_is_refused(home: Path) -> None:
     first = search(grows_above_1, home)
     assert search(grows_above_1, home) == first

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from fake_trainable import RULES, Fake
 from optuna.study import StudyDirection
+from search_helpers import attributes, reopened
 
 from redline.errors import UserError
 from redline.search import Facts, Score, Trainable, Trial
 from redline.search.store.storage import open_storage
+from redline.search.store.study import VariantStudy
 from redline.search.workers.tasks import check, prepare, run_trial
 from redline.stability import Outcome, Progress
 
@@ -113,3 +115,38 @@ def test_every_variant_is_checked_before_any_is_prepared(tmp_path: Path) -> None
     sent: list[Any] = []
     assert prepare({"a": trainables["a"]}, sent.append) == {"a": trainables["a"].facts()}
     assert sent == ["preparing a"]
+
+
+@dataclass
+class Cooks(Says):
+    """A trainable with a recipe."""
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> Facts:
+        return Facts(5, recipe=self.recipe)
+
+
+def test_a_recipe_is_what_json_can_hold(url: str) -> None:
+    its = Cooks([], Score(None), recipe={"betas": (0.9, 0.95), "clip": None, "batch": {"tokens": 1024}})
+    facts = prepare({"a": its}, lambda message: None)["a"]
+    assert facts.recipe == {"betas": [0.9, 0.95], "clip": None, "batch": {"tokens": 1024}}
+    study = VariantStudy(open_storage(url, timeout=60.0), "search/a", attributes([0.1], facts=asdict(facts)))
+    assert reopened(study, url).facts == facts
+    with pytest.raises(UserError, match=r"recipe of a: .*allowed: what JSON can hold"):
+        prepare({"a": Cooks([], Score(None), recipe={"clip": object()})}, lambda message: None)
+
+
+def test_short_runs_have_the_same_facts_but_for_their_length() -> None:
+    full = Facts(250, parameters=7, recipe={"max_steps": 250, "clip": 1.0}, coupled_decay=0.1)
+    short = Facts(50, parameters=7, recipe={"max_steps": 50, "clip": 1.0}, coupled_decay=0.1)
+    assert full.of_length(50) == short
+
+
+@pytest.mark.parametrize(
+    ("coupled", "independent", "expected"),
+    [(0.1, 0.0, 0.05), (0.0, 1e-4, 1e-4), (0.1, 1e-4, 0.0501), (0.0, 0.0, None)],
+)
+def test_what_decay_takes_off_at_a_step(coupled: float, independent: float, expected: float | None) -> None:
+    facts = Facts(coupled_decay=coupled, independent_decay=independent)
+    assert facts.decay_per_step(0.5) == (None if expected is None else pytest.approx(expected))

@@ -3,7 +3,8 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from redline.training.build import build_module
+from redline.training.build import build_module, build_optimizer
+from redline.training.optimizers import decay_shares
 
 
 @pytest.mark.parametrize("norm", ["baseline", "qk_fc", "layer_scale", "sigma_reparam"])
@@ -37,6 +38,29 @@ def test_usual_decay_grows_with_the_lr_and_independent_decay_does_not(composed, 
     assert decay_of_a_step(composed("optimizer=adamw"), lr) == pytest.approx(0.1 * lr, rel=1e-3)
     independent = composed("optimizer=adamw_independent", "optimizer.weight_decay=0.01")
     assert decay_of_a_step(independent, lr) == pytest.approx(0.01, rel=1e-3)
+
+
+def shares(make, **settings):
+    return decay_shares(lambda parameters, lr: make(parameters, lr=lr, **settings))
+
+
+def test_the_share_that_decay_takes_is_known_for_any_lr(composed):
+    coupled = build_optimizer(composed("optimizer=adamw", "optimizer.weight_decay=0.3"))
+    assert decay_shares(coupled) == (0.3, 0.0)
+    independent = build_optimizer(composed("optimizer=adamw_independent"))
+    assert decay_shares(independent) == (0.0, 1e-4)
+    assert shares(torch.optim.SGD, weight_decay=0.1) == (0.1, 0.0)
+    assert shares(torch.optim.Muon, weight_decay=0.1) == (0.1, 0.0)
+    assert shares(torch.optim.SGD) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.RMSprop])
+def test_a_decay_that_the_optimizer_rescales_takes_no_share_that_is_known(optimizer):
+    assert shares(optimizer, weight_decay=0.1) == (0.0, 0.0)
+
+
+def test_an_optimizer_that_does_not_take_such_a_weight_ends_nothing():
+    assert shares(torch.optim.SGD, momentum=-1) == (0.0, 0.0)
 
 
 def test_the_papers_constants(composed):

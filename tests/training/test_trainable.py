@@ -110,6 +110,36 @@ def test_short_runs_are_judged_by_their_own_length(run_cfg):
     with_short_runs(Variant("qk", Training(cfg), {**rules, "no_return": None}), 9)  # one that is off
 
 
+def test_the_recipe_is_what_an_edge_depends_on(run_cfg):
+    facts = Training(run_cfg()).facts()
+    assert facts.recipe == {
+        "optimizer": "adamw",
+        "betas": [0.9, 0.95],
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "independent": False,
+        "schedule": "cosine",
+        "warmup_steps": 5,
+        "final_fraction": 0.1,
+        "grad_clip": 1.0,
+        "max_steps": 12,
+        "tokens_per_step": 4 * 16,
+        "precision": "fp32",
+    }
+    assert facts.decay_per_step(0.5) == pytest.approx(0.05)
+    independent = Training(run_cfg("optimizer=adamw_independent", "trainer.grad_clip=null")).facts()
+    assert (independent.recipe["independent"], independent.recipe["grad_clip"]) == (True, None)
+    assert independent.decay_per_step(0.5) == 1e-4
+
+
+@pytest.mark.parametrize("key", ["optimizer.weight_decay", "schedule.warmup_steps", "trainer.grad_clip"])
+def test_what_is_searched_is_not_of_the_recipe(run_cfg, key):
+    facts = Training(run_cfg("lr=0.25"), key).facts()
+    assert key.rpartition(".")[2] not in facts.recipe
+    assert facts.recipe["lr"] == 0.25
+    assert facts.decay_per_step(0.5) is None
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

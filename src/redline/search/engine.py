@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def _search(
         variants = [each for pair in pairs for each in pair]
         for full, short in pairs:
             # What was measured, such as the faster precision, holds for both.
-            facts[short.name] = replace(facts[full.name], max_steps=options.short_run_steps)
+            facts[short.name] = facts[full.name].of_length(options.short_run_steps)
     studies = open_studies(begun.storage, options.storage, name, variants, attributes, facts)
     coordinator = Coordinator(
         name, begun.directory, options, variants, studies, begun.storage, pool, threads, display

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,30 @@ __all__ = ["Facts", "Score", "Trainable", "Trial"]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a trainable's runs before the first one; the same for all machines of a search."""
+    """What is known of a trainable's runs before the first one; the same for all machines of a search.
+
+    ``recipe`` is what an edge depends on beside the variant, such as the optimizer, for readers: plain values
+    by name, as JSON knows them.
+    """
 
     max_steps: int | None = None  # optimizer steps of a full run; None: known once one has ended
     parameters: int | None = None
     tokens_per_step: int | None = None
     precision: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    coupled_decay: float = 0.0  # times the value is the share that decay takes off the weights at a step
+    independent_decay: float = 0.0  # what it takes off whatever the value is
+
+    def of_length(self, max_steps: int) -> "Facts":
+        """The same of runs of so many steps."""
+        return replace(self, max_steps=max_steps, recipe={**self.recipe, "max_steps": max_steps})
+
+    def decay_per_step(self, value: float) -> float | None:
+        """The share of the weights that decay takes off at a step with this value, such as the peak LR.
+
+        None where none is known, as of a value that is no learning rate.
+        """
+        return value * self.coupled_decay + self.independent_decay or None
 
 
 @dataclass(frozen=True)

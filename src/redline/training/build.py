@@ -1,6 +1,6 @@
 """From the composed configuration to the objects of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -60,10 +60,15 @@ def build_module(cfg: DictConfig) -> LanguageModel:
     return LanguageModel(
         build_model(cfg),
         lr=cfg.lr,
-        optimizer=find_part("optimizer", cfg.optimizer, _OPTIMIZER),
+        optimizer=build_optimizer(cfg),
         schedule=build_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
+
+
+def build_optimizer(cfg: DictConfig) -> Callable[[Iterable[nn.Parameter], float], Optimizer]:
+    """From parameters and peak LR to the optimizer."""
+    return find_part("optimizer", cfg.optimizer, _OPTIMIZER)
 
 
 def build_schedule(cfg: DictConfig) -> Callable[[int], float]:

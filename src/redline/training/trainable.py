@@ -61,15 +61,33 @@ class Training(Trainable):
         return settings
 
     def facts(self) -> Facts:
-        from redline.training.build import count_parameters, precision_of
+        from redline.training.build import build_optimizer, count_parameters, precision_of
+        from redline.training.optimizers import decay_shares
 
-        data = self.cfg.data
+        tokens_per_step = self.cfg.data.batch_size * self.cfg.data.sequence_length
+        precision = precision_of(self.cfg)
+        decay = decay_shares(build_optimizer(self.cfg)) if self.key == "lr" else (0.0, 0.0)
         return Facts(
-            max_steps=self.max_steps,
-            parameters=count_parameters(self.cfg),
-            tokens_per_step=data.batch_size * data.sequence_length,
-            precision=precision_of(self.cfg),
+            self.max_steps,
+            count_parameters(self.cfg),
+            tokens_per_step,
+            precision,
+            {**self._recipe(), "tokens_per_step": tokens_per_step, "precision": precision},
+            *decay,
         )
+
+    def _recipe(self) -> dict[str, Any]:
+        """The settings that an edge depends on, without what is searched."""
+        cfg: Any = OmegaConf.to_container(self.cfg, resolve=True)
+        _drop(cfg, self.key.split("."))
+        recipe = {"lr": cfg["lr"]} if "lr" in cfg else {}
+        for name in ("optimizer", "schedule"):
+            its = cfg[name]
+            recipe[name] = its["_target_"].rpartition(".")[2]
+            recipe |= {key: value for key, value in its.items() if not key.startswith("_")}
+        return recipe | {
+            key: cfg["trainer"][key] for key in ("grad_clip", "max_steps") if key in cfg["trainer"]
+        }
 
     def run(self, trial: Trial) -> Score:
         from redline.training.run import run

@@ -21,14 +21,16 @@ def check(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Mapping[
     for name, trainable in trainables.items():
         send(f"checking {name}")
         trainable.check()
-    return {name: _plain(name, trainable.settings()) for name, trainable in trainables.items()}
+    return {
+        name: _plain(f"settings of {name}", trainable.settings()) for name, trainable in trainables.items()
+    }
 
 
-def _plain(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _plain(what: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
-        return json.loads(json.dumps(settings))
+        return json.loads(json.dumps(values))
     except (TypeError, ValueError) as error:
-        raise UserError(f"settings of {name}: {error}; allowed: what JSON can hold") from None
+        raise UserError(f"{what}: {error}; allowed: what JSON can hold") from None
 
 
 def prepare(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Facts]:
@@ -36,7 +38,8 @@ def prepare(trainables: Mapping[str, Trainable], send: Send) -> dict[str, Facts]
     facts = {}
     for name, trainable in trainables.items():
         send(f"preparing {name}")
-        facts[name] = trainable.facts()
+        its = trainable.facts()
+        facts[name] = replace(its, recipe=_plain(f"recipe of {name}", its.recipe))
     return facts
 
 
