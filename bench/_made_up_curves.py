@@ -91,6 +91,13 @@ class MadeUp:
         return np.where(x[:, None] > self.breaks_at + shifts, 1.0, share).mean(axis=1)
 
     @cached_property
+    def stable(self) -> float:
+        """Log of the LR at which half of the seeds diverge: they blow up, or learn nothing."""
+        x = np.linspace(self.low - 3, self.high + 4, 4000)
+        diverged = (x > self.breaks_at) | (self.shape(x - self.at) >= 1)
+        return float(x[np.argmax(diverged & (x > self.at))])
+
+    @cached_property
     def useful(self) -> float:
         """Log of the LR at which a quarter is lost; NaN where that is not on the ladder."""
         x = np.linspace(self.low, self.high, 2000)

@@ -68,7 +68,7 @@ def searched(its: MadeUp, cell: Cell, luck: random.Random) -> SearchState:
     def run(point: Point) -> Outcome:
         lr, shift = ladder[point.rung], shifts[point.seed]
         x = math.log(lr)
-        if x > its.breaks_at + shift:
+        if x > its.stable + shift:
             steps = round(STEPS * luck.uniform(0.2, 0.5))
             return Outcome(lr, point.seed, "blow_up", steps - 1, steps, None, 1.2, 1.2, floor=1.0)
         noise = luck.gauss(0, its.noise)
@@ -95,7 +95,7 @@ def simulated(task: tuple[Cell, int]) -> tuple[Cell, list[Found]]:
             Found(
                 low <= its.useful <= high,
                 its.useful > high,
-                first <= its.breaks_at <= last,
+                first <= its.stable <= last,
                 high - low,
                 len(state.outcomes),
                 np.sort(state.useful_S),

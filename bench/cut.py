@@ -66,13 +66,16 @@ def recorded(path: Path, floor: float) -> Iterator[Run]:
     for index in np.argsort(lrs, kind="stable"):
         smaller = groups.setdefault((str(norms[index]), int(seeds[index])), [])
         val_loss = float(rows["val_loss"][index])
-        final = None if reasons[index] or not np.isfinite(val_loss) else val_loss
+        # Older records call a lost run degraded; the lost share judges those again.
+        diverged = reasons[index] not in ("", "degraded") or not np.isfinite(val_loss)
+        final = None if diverged else val_loss
         best = min((its.final for its in smaller if its.final is not None), default=None)
         lost = final is None or (best is not None and final - best >= LOST_SHARE * (floor - best))
         loss = rows["loss"][index].astype(float)
+        steps = np.flatnonzero(np.isfinite(loss)).max(initial=-1) + 1
         run = Run(
             f"{norms[index]}, seed {seeds[index]}, LR {lrs[index]:g}",
-            loss[: np.flatnonzero(np.isfinite(loss))[-1] + 1],
+            loss[:steps],
             final,
             not lost,
             tuple(smaller),

@@ -45,7 +45,7 @@ _TURN = 0.3  # in log LR: how gently the fall turns into the rise
 _FAR = 50.0  # widths: what lies further below is 0
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_LAPSE = 0.01  # of verdicts that follow no order
+_LAPSE = 1e-6  # of verdicts that follow no order
 _FREEDOM = 6  # of Student's t, from which draws are drawn again
 _LENGTHS = ndtri((np.arange(8) + 0.5) / 8)  # the only ones that are tried, in spreads from the median
 

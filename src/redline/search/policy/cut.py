@@ -26,7 +26,7 @@ class CutPrior:
     Set on `bench/forecast_curves.npz`; `bench/cut.py` judges them on curves that they were not set on.
     """
 
-    # Share of the run before which nothing is said: the warm-up (8%) and the spike after it.
+    # Share of the run before which nothing is said: about twice the warm-up (8%), for the spike after it.
     wait: float = 0.15
     # Share of the run over which losses are averaged. Longer ones save less, shorter ones cut useful runs.
     window: float = 0.06

@@ -23,7 +23,7 @@ def ranked(
     The variance that is left is that of a linear regression of the edge on what the run would show. ``pending``:
     the candidates that run already. ``cost_C``: as a share of a full run.
     """
-    left = [(_centred(its.edge_S), _centred(its.shown_SC)) for its in targets]
+    left = [(_centred(_winsorized(its.edge_S)), _centred(its.shown_SC)) for its in targets]
     for index in pending:
         left = [_without(edge_S, shown_SC, index) for edge_S, shown_SC in left]
     asked = np.ones(len(cost_C), bool)
@@ -37,6 +37,11 @@ def ranked(
         asked[index] = False
         left = [_without(edge_S, shown_SC, index) for edge_S, shown_SC in left]
     return found
+
+
+def _winsorized(edge_S: np.ndarray) -> np.ndarray:
+    """Without the tails, which are outside the interval that is to be narrowed."""
+    return np.clip(edge_S, *np.quantile(edge_S, [0.03, 0.97]))
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
