@@ -183,7 +183,7 @@ def _result(what: str, ended: Ended, log: Path | None = None) -> Any:
 
 def _common_recipe(facts: Mapping[str, Facts]) -> dict[str, Any]:
     """What an edge depends on, as far as all variants share it; the rest is in the variants' names."""
-    first, *others = [getattr(its, "recipe", {}) for its in facts.values()]
+    first, *others = [its.recipe for its in facts.values()]
     return {key: value for key, value in first.items() if all(its.get(key) == value for its in others)}
 
 

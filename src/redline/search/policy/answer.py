@@ -113,6 +113,7 @@ def variant_result(
         stopped=state.stopped,
         next_gain=None if state.next_gain is None else _rounded(state.next_gain, 4),
         doubtful=_doubtful(state),
+        decay_per_step=None if point is None else facts.decay_per_step(point),
         max_steps=facts.max_steps,
         parameters=facts.parameters,
         tokens_per_step=facts.tokens_per_step,
