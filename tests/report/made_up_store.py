@@ -250,7 +250,7 @@ def _add_trial(study: VariantStudy, fake: Fake, perplexity: bool) -> FrozenTrial
             seconds=2.5,
             cut=None if fake.cut is None else Cut(fake.cut, 0.1),
         )
-        study.finish(claim, outcome, outcome.reason)
+        study.finish(claim, outcome)
     return claim
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from search_helpers import attributes
 
-from redline.search.policy.verdicts import Point
+from redline.search.policy.points import Point
 from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fake_trainable import RULES, Fake
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from redline.config import shipped
 from redline.search import Options, Variant, VariantResult
 from redline.search.console.display import Display
 from redline.search.coordinator import Coordinator
@@ -27,8 +29,16 @@ OPTIONS = Options(
     storage="",
     workers=2,
     seeds=1,
-    vote="majority",
-    doubt=1.0,
+    criterion="useful",
+    lost_share=0.25,
+    resolution=1.5,
+    settled=1.01,
+    budget=None,
+    claim=None,
+    extend=False,
+    min=None,
+    max=None,
+    cut=0.0,
     short_run_steps=None,
     retries=2,
     heartbeat_every=5.0,
@@ -36,6 +46,7 @@ OPTIONS = Options(
     storage_timeout=600.0,
     report_timeout=None,
     reference="qk",
+    prior=OmegaConf.to_container(shipped("hydra/sweeper/max_lr").prior),
 )
 
 
@@ -70,6 +81,10 @@ def coordinate(
         "seeds": options.seeds,
         "key": options.key,
         "label": "LR",
+        "criterion": options.criterion,
+        "lost_share": options.lost_share,
+        "claim": options.claim,
+        "recipe": {},
     }
     facts = {variant.name: variant.trainable.facts() for variant in named}
     studies = open_studies(storage, url, "search", named, common, facts)

@@ -14,11 +14,8 @@ from redline.errors import UserError
 from redline.search import Facts, Score, Trainable, Trial
 from redline.search.workers import tasks
 
-# Those that a fake's trials are judged by: while training, and by the search.
-RULES = {
-    "non_finite": {"_target_": "redline.stability.NonFinite"},
-    "degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25},
-}
+# Those that a fake's trials are judged by.
+RULES = {"non_finite": {"_target_": "redline.stability.NonFinite"}}
 
 
 @dataclass(frozen=True)

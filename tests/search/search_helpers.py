@@ -1,21 +1,24 @@
 """Outcomes made by hand, and a search without processes: workers that finish in any order."""
 
 import math
+import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point, reasons
+from omegaconf import OmegaConf
+
+from redline.config import shipped
+from redline.search.policy.points import Point
+from redline.search.policy.prior import read_prior
+from redline.search.policy.state import Question, SearchState, search_state
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
-from redline.stability import Cut, Degraded, Outcome, SearchRule
-
-DEGRADED = {"degraded": Degraded(tolerance=0.25)}
+from redline.stability import Cut, Outcome
 
 
 def outcome(
@@ -45,85 +48,78 @@ def cut_outcome(value: float = 0.1, seed: int = 0, *, expected: float = 5.5, ste
     return replace(its, cut=Cut(expected, spread=0.25))
 
 
-def monotone(edges: list[int], rungs: int) -> dict[Point, Outcome]:
-    """Every point of a grid: seed s diverges from rung ``edges[s]`` on."""
-    return {
-        Point(rung, seed): outcome(rung + 1.0, seed=seed, reason="blow_up" if rung >= edge else None)
-        for seed, edge in enumerate(edges)
-        for rung in range(rungs)
+PRIOR = read_prior(OmegaConf.to_container(shipped("hydra/sweeper/max_lr").prior), "prior")
+FLOOR, BEST = 6.0, 4.0  # nats, of made-up runs
+STEPS = 10
+
+
+def question(ladder: Sequence[float], seeds: int = 1, **changed: Any) -> Question:
+    """What a search asks by default, but that the ladder stays as it is."""
+    known: dict[str, Any] = {
+        "criterion": "useful",
+        "lost_share": 0.25,
+        "resolution": 1.5,
+        "settled": 1.01,
+        "budget": None,
+        "extend": False,
+        "low": None,
+        "high": None,
+        "prior": PRIOR,
     }
+    return Question(tuple(ladder), seeds, **{**known, **changed})
 
 
-@dataclass
-class Searched:
-    """What a simulated search did."""
-
-    outcomes: dict[Point, Outcome] = field(default_factory=dict)
-    given_up: set[Point] = field(default_factory=set)
-    asked: list[Point] = field(default_factory=list)
-    diverged_by_then: list[set[Point]] = field(default_factory=list)  # after every arrival
-
-
-def simulate(
-    grid: Mapping[Point, Outcome | None],
-    *,
-    rungs: int,
-    seeds: int,
-    vote: str,
-    workers: int = 1,
-    speculative: bool = True,
-    choose: Callable[[int], int] = lambda count: 0,
-    rules: Mapping[str, SearchRule] = DEGRADED,
-    doubt: float = 1.0,
-) -> Searched:
-    """Run a search whose runs end as ``grid`` says (None: they crash too often), with ``workers`` at once.
-
-    ``choose(count)`` says which of the runs now under way ends next. Asserts that no point is asked for
-    twice and that the search never waits for nobody.
+@dataclass(frozen=True)
+class MadeUp:
+    """A variant whose runs rise from the best loss to the floor, as an arctangent does, with a quarter lost
+    at ``useful``, and diverge from ``breaks`` on. Each seed's curve is shifted by its own factor.
     """
-    done, running = Searched(), []
-    question = Question(tuple(rung + 1.0 for rung in range(rungs)), seeds, vote, doubt)
+
+    useful: float
+    breaks: float = math.inf
+    width: float = 0.25  # in log LR
+    factors: Sequence[float] = (1.0,) * 9
+
+    def run(self, value: float, seed: int) -> Outcome:
+        value_there = value / self.factors[seed]
+        if value_there >= self.breaks:
+            return outcome(value, seed, reason="blow_up", val_loss=None, steps=STEPS // 2)
+        share = 0.5 + math.atan(math.log(value_there / self.useful) / self.width - 1) / math.pi
+        return outcome(value, seed, val_loss=BEST + (FLOOR - BEST) * share, steps=STEPS)
+
+
+def searched(
+    its: MadeUp,
+    asked: Question,
+    *,
+    workers: int = 1,
+    luck: random.Random | None = None,
+    crashes: Collection[float] = (),
+) -> SearchState:
+    """Search to the end with so many workers, whose runs end in any order. Runs at ``crashes`` never end.
+
+    Asserts that no point is asked for again.
+    """
+    outcomes: dict[Point, Outcome] = {}
+    running: dict[Point, None] = {}
+    given_up: set[Point] = set()
+    begun: set[Point] = set()
     while True:
-        verdicts = reasons(done.outcomes, rules)
-        done.diverged_by_then.append({point for point, reason in verdicts.items() if reason})
-
-        def now(verdicts: Mapping[Point, str | None] = verdicts) -> tuple[Point, ...]:
-            seen = search_state(
-                question,
-                rules,
-                done.outcomes,
-                dict.fromkeys(running),
-                done.given_up,
-                speculative=workers * speculative,
-            )
-            its = seen.plan
-            for point in (its.needed, *its.speculative):
-                if point is not None:
-                    assert not seen.unneeded(point), f"{point} would be cancelled at once"
-                    assert 0 <= point.rung < rungs
-                    assert 0 <= point.seed < seeds
-                    assert point not in verdicts, f"{point} is finished"
-                    assert point not in done.given_up, f"{point} is given up"
-            for point in its.speculative:
-                assert point not in running, f"{point} is running"
-            return its.speculative if its.needed is None else (its.needed, *its.speculative)
-
-        while len(running) < workers:
-            free = [point for point in now() if point not in running]
-            if not free:
-                break
-            assert free[0] not in done.asked, f"{free[0]} was asked for before"
-            done.asked.append(free[0])
-            running.append(free[0])
-        if not running:
-            assert not now(), "runs are needed, and nobody runs them"
-            return done
-        point = running.pop(choose(len(running)))
-        found = grid[point]
-        if found is None:
-            done.given_up.add(point)
+        state = search_state(asked, outcomes, running, given_up, max_steps=STEPS, wanted=workers)
+        if state.answered:
+            return state
+        for point in state.next[: workers - len(running)]:
+            assert point not in begun
+            begun.add(point)
+            running[point] = None
+        assert running, "not answered, and nothing to run"
+        ended = (luck or random.Random(0)).choice(sorted(running))
+        del running[ended]
+        value = asked.values[ended.rung]
+        if value in crashes:
+            given_up.add(ended)
         else:
-            done.outcomes[point] = found
+            outcomes[ended] = its.run(value, ended.seed)
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
@@ -160,7 +156,10 @@ def attributes(ladder: Sequence[float], **changed: Any) -> dict[str, Any]:
         "search": "search",
         "variant": "qk",
         "is_short": False,
-        "rules": {"degraded": {"_target_": "redline.stability.Degraded", "tolerance": 0.25}},
+        "criterion": "useful",
+        "lost_share": 0.25,
+        "claim": None,
+        "recipe": {},
         "facts": asdict(Facts(max_steps=10)),
         **changed,
     }

@@ -9,7 +9,7 @@ from search_helpers import DEGRADED, outcome
 
 from redline.search.policy.answer import variant_result
 from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point
+from redline.search.policy.points import Point
 from redline.search.result import VariantResult
 from redline.search.trainable import Facts
 from redline.stability import Outcome

@@ -40,7 +40,7 @@ def ended(study: VariantStudy, *ends: str | float) -> list[FrozenTrial]:
         claim = study.claim(Point(rung, 0), Owner.here())
         assert claim is not None
         reason, loss = (end, None) if isinstance(end, str) else (None, end)
-        study.finish(claim, outcome(LADDER[rung], reason=reason, val_loss=loss), reason)
+        study.finish(claim, outcome(LADDER[rung], reason=reason, val_loss=loss))
         claims.append(claim)
     return claims
 
@@ -68,7 +68,7 @@ def test_a_trial_that_was_cut_is_greyed_and_says_so(study: VariantStudy, url: st
     ended(study, 4.0)
     claim = study.claim(Point(1, 0), Owner.here())
     assert claim is not None
-    study.finish(claim, replace(outcome(0.2, val_loss=None), cut=Cut(5.0, 0.1)), None)
+    study.finish(claim, replace(outcome(0.2, val_loss=None), cut=Cut(5.0, 0.1)))
     detail = served(open_begun(url), study)
     assert best(detail) == [0]
     assert infeasible(detail) == [False, True]
@@ -105,7 +105,7 @@ def test_a_trials_note_links_to_its_page_while_it_runs_and_names_its_verdict_whe
     assert running.startswith("**qk**, lr 0.2, seed 0\n")
     assert link in running
     page = "http://tracking:5000/#/runs/def"
-    study.finish(claim, replace(outcome(0.2, reason="blow_up"), page=page), "blow_up")
+    study.finish(claim, replace(outcome(0.2, reason="blow_up"), page=page))
     finished = served(study.storage, study)["trials"][0]["note"]["body"]
     assert "**diverged** by `blow_up` at step 9" in finished
     assert page in finished

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from search_helpers import attributes, outcome, reopened
 
 from redline.errors import OutageError
-from redline.search.policy.verdicts import Point
+from redline.search.policy.points import Point
 from redline.search.store import patient_storage
 from redline.search.store.owner import Owner
 from redline.search.store.patient_storage import PatientStorage
@@ -93,8 +93,8 @@ def test_lost_answers_change_nothing(
     assert study.claim(Point(0, 0), Owner.here()) is None
     stable, diverged, crashed = (claim for claim in claims if claim)
     study.note(stable, "heartbeat", 3)
-    assert study.finish(stable, outcome(0.1), None)
-    assert study.finish(diverged, outcome(0.2, reason="blow_up"), "blow_up")
+    assert study.finish(stable, outcome(0.1))
+    assert study.finish(diverged, outcome(0.2, reason="blow_up"))
     study.fail(crashed._trial_id, "crash")
     state = study.state()
     assert set(state.outcomes) == {Point(0, 0), Point(1, 0)}
@@ -118,7 +118,7 @@ def test_an_answer_lost_while_others_declared_the_trial_lost_is_no_success(
         raise connection_lost()
 
     monkeypatch.setattr(storage._storage, "set_trial_state_values", too_late)
-    assert not study.finish(claim, outcome(0.1), None)
+    assert not study.finish(claim, outcome(0.1))
     assert study.state().outcomes == {}
 
 

@@ -29,8 +29,8 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     for claim in (stable, diverged, crashed, lost, running):
         assert claim is not None
     study.report(stable, 3, 5.5)
-    study.finish(diverged, outcome(0.4, reason="blow_up", val_loss=None), "blow_up")
-    study.finish(stable, replace(outcome(0.1, val_loss=4.0), page="http://curves/1"), None)
+    study.finish(diverged, outcome(0.4, reason="blow_up", val_loss=None))
+    study.finish(stable, replace(outcome(0.1, val_loss=4.0), page="http://curves/1"))
     study.fail(crashed._trial_id, "crash")
     study.fail(lost._trial_id, "lost")
     ((variant,),) = read_searches(study.storage).values()
@@ -49,7 +49,7 @@ def test_every_trial_is_read_back_with_its_state(study: VariantStudy) -> None:
     assert first.outcome is not None
     assert (first.outcome.val_loss, first.outcome.page) == (4.0, "http://curves/1")
     assert second.reason == "blow_up"
-    assert variant.asked == {}
+    assert variant.asked == {"criterion": "useful", "lost_share": 0.25, "claim": None, "recipe": {}}
 
 
 def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study: VariantStudy) -> None:
@@ -57,7 +57,7 @@ def test_a_cut_trial_is_read_back_as_one_also_when_its_point_was_run_again(study
     for ended in (cut_outcome(0.1), outcome(0.1, val_loss=None, reason="blow_up")):
         claim = study.claim(Point(0, 0), Owner.here())
         assert claim is not None
-        study.finish(claim, ended, ended.reason)
+        study.finish(claim, ended)
     ((variant,),) = read_searches(study.storage).values()
     assert [(trial.state, trial.reason) for trial in variant.trials] == [
         ("cut", None),
@@ -70,10 +70,10 @@ def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study
     claims = [study.claim(Point(rung, 0), Owner.here()) for rung in range(3)]
     for claim, page in zip(claims, (None, "http://own/1", None), strict=True):
         assert claim is not None
-        study.finish(claim, replace(outcome(0.1), page=page), None)
+        study.finish(claim, replace(outcome(0.1), page=page))
     cut = study.claim(Point(0, 1), Owner.here())
     assert cut is not None
-    study.finish(cut, cut_outcome(0.1), None)
+    study.finish(cut, cut_outcome(0.1))
     pages = {("qk", "0"): "http://late/0", ("qk", "1"): "http://late/1", ("qkv", "2"): "http://late/2"}
     pages["qk", "3"] = "http://late/3"
     link_trials(study.storage, "search", pages)
@@ -90,7 +90,7 @@ def test_trials_that_ended_without_a_page_are_linked_and_others_left_alone(study
 def test_a_result_is_read_once_its_search_has_ended(study: VariantStudy) -> None:
     claim = study.claim(Point(0, 0), Owner.here())
     assert claim is not None
-    study.finish(claim, outcome(0.1, reason="blow_up", val_loss=None), "blow_up")
+    study.finish(claim, outcome(0.1, reason="blow_up", val_loss=None))
     result = made_variant()
     study.answer(result)
     assert read_searches(study.storage)["search"][0].result is None

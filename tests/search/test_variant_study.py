@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_helpers import attributes, cut_outcome, outcome, reopened
 
 from redline.errors import UserError
-from redline.search.policy.verdicts import Point
+from redline.search.policy.points import Point
 from redline.search.store.owner import Owner, Silence
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
@@ -55,7 +55,7 @@ def test_a_point_that_runs_or_is_finished_cannot_be_claimed(
 ) -> None:
     claim = taken(study)
     if finished:
-        study.finish(claim, outcome(0.1), None)
+        study.finish(claim, outcome(0.1))
     assert reopened(study, url).claim(Point(0, 0), Owner.here()) is None
     duplicate = study.trials()[1]
     assert (duplicate.state, duplicate.user_attrs["failure"]) == (TrialState.FAIL, "duplicate")
@@ -113,7 +113,7 @@ def test_of_many_processes_that_open_a_fresh_file_and_want_every_point_each_poin
 
 
 def test_a_stable_run_has_its_rate_as_value_and_is_feasible(study: VariantStudy) -> None:
-    assert study.finish(taken(study, rung=1), outcome(0.2), None)
+    assert study.finish(taken(study, rung=1), outcome(0.2))
     (trial,) = study.trials()
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.2)
     assert (trial.user_attrs["verdict"], trial.user_attrs["reason"]) == ("stable", None)
@@ -123,7 +123,7 @@ def test_the_dashboard_shows_diverged_trials_as_infeasible_and_the_edge_as_best(
     for rung, reason in enumerate([None, None, "degraded"]):
         claim = taken(study, rung=rung)
         study.report(claim, 3, 5.5)
-        study.finish(claim, outcome(LADDER[rung], reason=reason), reason)
+        study.finish(claim, outcome(LADDER[rung], reason=reason))
     detail = served(study.storage, study)
     assert [trial["values"] for trial in detail["trials"]] == [[0.1], [0.2], [0.0]]
     broken = [any(value > 0 for value in trial["constraints"]) for trial in detail["trials"]]
@@ -136,7 +136,7 @@ def test_the_dashboard_shows_diverged_trials_as_infeasible_and_the_edge_as_best(
 def test_the_dashboard_opens_on_odd_losses(study: VariantStudy) -> None:
     claim = taken(study)
     study.report(claim, 1, math.nan)
-    study.finish(claim, outcome(0.1, reason="non_finite", val_loss=math.nan), "non_finite")
+    study.finish(claim, outcome(0.1, reason="non_finite", val_loss=math.nan))
     assert served(study.storage, study)["trials"][0]["state"] == "Complete"
 
 
@@ -146,7 +146,7 @@ def test_odd_losses_survive_storage(study: VariantStudy, url: str, odd: float | 
     ended = Outcome(0.1, 7, "non_finite", 0, 1, odd, odd or 0.0, odd or 0.0, numbers=numbers, page="p")
     claim = taken(study)
     study.report(claim, 1, math.nan if odd is None else odd)
-    study.finish(claim, ended, "non_finite")
+    study.finish(claim, ended)
     (found,) = reopened(study, url).state().outcomes.values()
     assert repr(found) == repr(ended)  # NaN is not equal to itself
 
@@ -155,10 +155,10 @@ def test_finishing_after_being_thought_dead_changes_nothing(study: VariantStudy,
     lost = taken(study)
     reopened(study, url).fail(lost._trial_id, "lost")
     again = taken(study)
-    assert not study.finish(lost, outcome(0.1, val_loss=1.0), None)
+    assert not study.finish(lost, outcome(0.1, val_loss=1.0))
     assert study.state().outcomes == {}
-    assert study.finish(again, outcome(0.1, val_loss=2.0), None)
-    assert not study.finish(again, outcome(0.1, val_loss=3.0), "degraded")
+    assert study.finish(again, outcome(0.1, val_loss=2.0))
+    assert not study.finish(again, outcome(0.1, val_loss=3.0))
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
 
@@ -175,7 +175,7 @@ def test_signs_of_life_of_a_trial_that_was_taken_away_are_not_fatal(study: Varia
 
 def test_a_point_finished_twice_counts_once(study: VariantStudy) -> None:
     """Two machines that each thought the other dead: the first outcome is the one."""
-    study.finish(taken(study), outcome(0.1, val_loss=2.0), None)
+    study.finish(taken(study), outcome(0.1, val_loss=2.0))
     finish_again(study, outcome(0.1, val_loss=3.0))
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
 
@@ -199,15 +199,15 @@ def test_of_a_cut_run_and_a_full_one_of_its_point_the_full_one_counts(
 ) -> None:
     full, cut = outcome(0.1, val_loss=2.0), cut_outcome(0.1)
     first, second = (cut, full) if cut_first else (full, cut)
-    study.finish(taken(study), first, None)
+    study.finish(taken(study), first)
     assert study.state().outcomes == {Point(0, 0): first}
     finish_again(study, second)
     assert study.state().outcomes == {Point(0, 0): full}
 
 
 def test_a_cut_run_is_the_value_0_and_infeasible_and_says_why(study: VariantStudy, url: str) -> None:
-    study.finish(taken(study, rung=0), outcome(0.1), None)
-    assert study.finish(taken(study, rung=2), cut_outcome(0.4, steps=4), None)
+    study.finish(taken(study, rung=0), outcome(0.1))
+    assert study.finish(taken(study, rung=2), cut_outcome(0.4, steps=4))
     trial = study.trials()[1]
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.0)
     assert (trial.user_attrs["verdict"], trial.user_attrs["reason"]) == ("cut", None)
@@ -220,11 +220,11 @@ def test_a_cut_run_is_the_value_0_and_infeasible_and_says_why(study: VariantStud
 
 
 def test_a_point_whose_run_was_cut_can_be_run_to_its_end(study: VariantStudy, url: str) -> None:
-    study.finish(taken(study), cut_outcome(0.1), None)
+    study.finish(taken(study), cut_outcome(0.1))
     again = taken(study)
     assert reopened(study, url).claim(Point(0, 0), Owner.here()) is None
     assert study.state().running.keys() == study.state().outcomes.keys() == {Point(0, 0)}
-    study.finish(again, outcome(0.1, val_loss=2.0), None)
+    study.finish(again, outcome(0.1, val_loss=2.0))
     assert study.state().outcomes == {Point(0, 0): outcome(0.1, val_loss=2.0)}
     assert study.claim(Point(0, 0), Owner.here()) is None
 
@@ -240,9 +240,9 @@ def test_the_curves_of_what_runs_or_has_an_outcome_are_its_windows(url: str) -> 
     stable, cut, crashed, odd = (taken(study, rung, seed) for rung, seed in [(0, 0), (1, 0), (0, 1), (1, 1)])
     taken(study, rung=2)
     report(stable, *map(float, range(50, 0, -1)))
-    study.finish(stable, outcome(0.1), None)
+    study.finish(stable, outcome(0.1))
     report(cut, 5.0, 5.5, 5.7)
-    study.finish(cut, cut_outcome(0.2), None)
+    study.finish(cut, cut_outcome(0.2))
     report(crashed, 5.0)
     study.fail(crashed._trial_id, "crash")
     study.report(odd, 7, 5.0)  # no window ends there
@@ -266,7 +266,7 @@ def test_where_the_length_is_not_known_no_intermediate_value_is_a_curve(url: str
 
 def test_failing_a_finished_trial_leaves_it_finished(study: VariantStudy) -> None:
     claim = taken(study)
-    study.finish(claim, outcome(0.1), None)
+    study.finish(claim, outcome(0.1))
     study.fail(claim._trial_id, "lost")
     assert study.trials()[0].state == TrialState.COMPLETE
     assert not study.state().crashes
@@ -297,7 +297,7 @@ def test_a_study_that_was_begun_by_half_is_completed(study: VariantStudy, url: s
 def test_another_key_than_the_learning_rate_is_searched_and_shown(url: str) -> None:
     begun = attributes(LADDER, key="optimizer.weight_decay", label="weight decay")
     study = VariantStudy(open_storage(url, timeout=60.0), "search/qk", begun)
-    study.finish(taken(study, rung=1), outcome(0.2), None)
+    study.finish(taken(study, rung=1), outcome(0.2))
     (trial,) = study.trials()
     assert trial.params == {"optimizer.weight_decay": 0.2, "seed": 0}
     assert study.point_of(trial) == Point(1, 0)

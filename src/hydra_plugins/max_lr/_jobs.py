@@ -21,7 +21,7 @@ from redline.errors import UnfinishedSearchError, UserError
 from redline.search import Search, SearchResult
 from redline.search.console.display import Display
 from redline.search.engine import begin, make_console, show_result
-from redline.search.store.searches import finished_results, forget_end
+from redline.search.store.searches import finished_results, forget_end, recipe_of
 from redline.search.store.storage import check_storage, open_storage
 from redline.search.workers.cluster_job import run_command
 from redline.search.workers.pool import Pool, Slot
@@ -67,7 +67,8 @@ def search_by_jobs(
             f"the same command, or search.name={name}, goes on"
         )
     display.say(f"done in {time.monotonic() - started:.0f} s")
-    return show_result(begun, results, display.console)
+    recipe = recipe_of(storage, name, search.names)
+    return show_result(begun, results, recipe, display.console)
 
 
 def _launch(count: int, name: str, config: DictConfig, hydra_context: HydraContext) -> str:

@@ -57,7 +57,8 @@ def search(
     check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
     if command.dry_run:
         lengths = {variant.name: variant.trainable.max_steps for variant in variants}
-        print(cost_text(lengths, options.question(asked.ladder), options.short_run_steps))
+        short = options.question(asked.ladder, short=True) if options.short_run_steps else None
+        print(cost_text(lengths, options.question(asked.ladder), short, options.short_run_steps))
         return None
     # What these import takes a second: a dry run does without.
     if here:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_type_hints
 
 from annotated_types import Ge, Gt, Le
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from redline.bounds import check_value
 from redline.search.options import Options
@@ -29,7 +29,10 @@ MaxLRSweeperConf = make_dataclass("MaxLRSweeperConf", _OPTIONS, bases=(CommandLi
 def split_settings(settings: dict[str, Any]) -> tuple[Options, CommandLine]:
     """The engine's options, and the rest. Raises UserError for what is wrong in the rest."""
     names = {option.name for option in fields(Options)}
-    options = Options(**{name: value for name, value in settings.items() if name in names})
+    told = {name: value for name, value in settings.items() if name in names}
+    if OmegaConf.is_config(told["prior"]):
+        told["prior"] = OmegaConf.to_container(told["prior"], resolve=True)  # it becomes part of JSON
+    options = Options(**told)
     rest = {name: value for name, value in settings.items() if name not in names}
     for name, annotation in get_type_hints(CommandLine, include_extras=True).items():
         if name in rest:

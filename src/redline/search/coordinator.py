@@ -3,31 +3,35 @@
 Any number of these, on any machines, work on one search through its studies.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from optuna.trial import FrozenTrial
 
 from redline.errors import OutageError, UserError
 from redline.search.console.display import Display, RunView
 from redline.search.options import Options
-from redline.search.policy.answer import variant_result
-from redline.search.policy.state import SearchState, search_state, wanted
-from redline.search.policy.verdicts import reasons
+from redline.search.policy.answer import useful_edge, variant_result
+from redline.search.policy.cut import Curve, Prospect, prospect
+from redline.search.policy.points import Point
+from redline.search.policy.ratio import edge_ratio
+from redline.search.policy.state import SearchState, floor_of, search_state, wanted
 from redline.search.result import VariantResult
 from redline.search.store.owner import Owner, Silence
 from redline.search.store.patient_storage import PatientStorage
-from redline.search.store.study import VariantStudy
+from redline.search.store.study import State, VariantStudy
 from redline.search.trainable import Trial
 from redline.search.variant import Variant
 from redline.search.workers.interrupt import Interrupt, handled
 from redline.search.workers.pool import Ended, Pool, Slot
 from redline.search.workers.tasks import run_trial
-from redline.stability import Outcome, Progress
+from redline.stability import Cut, Outcome, Progress
 
 
 @dataclass
@@ -42,11 +46,15 @@ class Running:
     heartbeats: int = 0
     page: str | None = None
     windows: int = 0  # that are stored
+    may_be_cut: bool = False
     reported: float = 0.0
 
 
 _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial whose length is not known
 _READ_EVERY = 2.0  # seconds between two readings of what other machines did
+_WIDE = (
+    3.0  # an interval's upper end over its lower one, from which on other edges say more than its own runs
+)
 _GRACE_PERIOD = 2.0  # seconds in which trials may end by themselves, all of them together
 
 
@@ -77,6 +85,14 @@ class Coordinator:
         self.silence = Silence(options.heartbeat_timeout)
         self._unheard: list[tuple[Slot, Any]] = []
         self._step_rate: float | None = None  # steps a second of one slot
+        self._seen: dict[str, State] = {}  # what was read last, by variant
+        self._known: dict[
+            tuple[str, bool], tuple[Any, SearchState]
+        ] = {}  # the last states, by what they follow from
+        self._questions = {
+            variant.name: options.question(tuple(studies[variant.name].ladder), short=variant.is_short)
+            for variant in variants
+        }
 
     def run(self) -> dict[str, VariantResult]:
         """Search; gives every variant's result.
@@ -95,21 +111,18 @@ class Coordinator:
             for slot in self.pool.slots:
                 if slot.index in self.running:
                     self._abandon(slot, grace_period=max(0.0, until - time.monotonic()))
-        return {name: self._result(name) for name, variant in self.variants.items() if not variant.is_short}
+        return self._results()
 
     def _loop(self) -> None:
         while True:
-            states = {name: self._state(name) for name in self.variants}
+            states = self._states()
             if self._fail_lost_trials(states):
                 continue
             if self._cancel_unneeded(states):
                 continue
             for slot in self.pool.slots:
                 if slot.index not in self.running:
-                    name = self._start_next(slot, states)
-                    if name is not None:
-                        states[name] = self._state(name)
-            # A run of another machine may still change a verdict: a rule may compare with it.
+                    self._start_next(slot, states)
             if all(state.answered and not state.running for state in states.values()):
                 return
             self._wait(states)
@@ -135,30 +148,57 @@ class Coordinator:
             self._unheard += events
             seconds = 0.0
 
-    def _state(self, name: str) -> SearchState:
-        study, variant = self.studies[name], self.variants[name]
-        seen = study.state()
-        return search_state(
-            self.options.question(tuple(study.ladder), short=variant.is_short),
-            study.rules,
-            seen.outcomes,
-            seen.running,
-            {point for point, count in seen.crashes.items() if count > self.options.retries},
-            short_runs=None if variant.short_runs is None else self._state(variant.short_runs),
-            speculative=sum(slot.free for slot in self.pool.slots),
-        )
+    def _states(self) -> dict[str, SearchState]:
+        """Every variant's state now.
 
-    def _start_next(self, slot: Slot, states: Mapping[str, SearchState]) -> str | None:
-        """Give a free slot the point that is needed most.
-
-        Gives that variant's name, or None where nothing is left for the slot to do.
+        The edges of other variants, and that of a variant's own short runs, say where to begin, as long as
+        its own runs say little.
         """
+        for name, study in self.studies.items():
+            self._seen[name] = study.state()
+        alone = {name: self._state(name) for name in self.variants}
+        edges = {name: edge for name, state in alone.items() if (edge := _known_edge(state)) is not None}
+        states = {}
+        for name, variant in self.variants.items():
+            state, short = alone[name], variant.short_runs
+            if state.width > _WIDE:
+                alike = [its for its in self.variants.values() if its.is_short == variant.is_short]
+                named = [its.name for its in alike if its is not variant] + ([short] if short else [])
+                state = self._state(name, [edges[its] for its in named if its in edges])
+            waits = short is not None and not alone[short].answered
+            states[name] = replace(state, next=()) if waits else state
+        return states
+
+    def _state(self, name: str, hints: Sequence[float] = ()) -> SearchState:
+        """What was read last, with what follows from it; that takes a while, and is kept while it holds."""
+        seen, retries = self._seen[name], self.options.retries
+        given_up = {point for point, count in seen.crashes.items() if count > retries}
+        # Of a point there is one outcome, and another one only where its run was cut.
+        ended = frozenset((point, its.cut is None) for point, its in seen.outcomes.items())
+        asked = (ended, frozenset(seen.running), frozenset(given_up), tuple(hints))
+        known = self._known.get((name, bool(hints)))
+        if known is None or known[0] != asked:
+            state = search_state(
+                self._questions[name],
+                seen.outcomes,
+                seen.running,
+                given_up,
+                hints=hints,
+                max_steps=self.studies[name].facts.max_steps,
+                wanted=len(self.pool.slots),
+            )
+            self._known[name, bool(hints)] = known = asked, state
+        return replace(known[1], running=seen.running)
+
+    def _start_next(self, slot: Slot, states: dict[str, SearchState]) -> None:
+        """Give a free slot the point that is needed most, and take it from what the states name."""
         for name, point in wanted(states):
-            claim = self.studies[name].claim(point, Owner.here())
+            state, claim = states[name], self.studies[name].claim(point, Owner.here())
+            rest = tuple(its for its in state.next if its != point)
+            states[name] = replace(state, next=rest, running={**state.running, point: claim})
             if claim is not None:
                 self._start(slot, self.variants[name], claim)
-                return name
-        return None
+                return
 
     def _start(self, slot: Slot, variant: Variant, claim: FrozenTrial) -> None:
         study = self.studies[variant.name]
@@ -172,6 +212,12 @@ class Coordinator:
         label = f"{variant.name} {study.key}={value:g}" + (f" seed={seed}" if self.options.seeds > 1 else "")
         shown = RunView(label, study.facts.max_steps)
         run = Running(variant, claim, shown, place / "trial.log", time.monotonic())
+        # A run that was cut before and is asked for again is run to its end.
+        before = self._seen[variant.name].outcomes.get(study.point_of(claim))
+        looks_for_useful = self.options.criterion == "useful" and not variant.is_short
+        run.may_be_cut = (
+            self.options.cut > 0 and looks_for_useful and before is None and bool(study.window_ends)
+        )
         self.running[slot.index] = run
         self.pool.start(slot, run_trial, (variant.trainable, trial, variant.rules), run.log)
 
@@ -185,7 +231,7 @@ class Coordinator:
                 run.page = message.page
                 study.link(run.claim, message.page)
             self._report(run, message)
-            return False
+            return self._cut_if_lost(slot)
         del self.running[slot.index]
         if message.user_error is not None:
             study.fail(run.claim._trial_id, "interrupted")
@@ -214,13 +260,11 @@ class Coordinator:
     def _finish(self, run: Running, outcome: Outcome) -> None:
         study = self.studies[run.variant.name]
         self._step_rate = max(1, outcome.optimizer_steps) / (time.monotonic() - run.started)
-        point = study.point_of(run.claim)
-        reason = reasons({**study.state().outcomes, point: outcome}, study.rules)[point]
-        if not study.finish(run.claim, outcome, reason):
+        if not study.finish(run.claim, outcome):
             return
         kind = "validation loss" if "perplexity" in outcome.numbers else "score"
         loss = "" if outcome.val_loss is None else f", {kind} {outcome.val_loss:.3f}"
-        verdict = f"diverged by {reason} at step {outcome.step}" if reason else "stable"
+        verdict = f"diverged by {outcome.reason} at step {outcome.step}" if outcome.diverged else "stable"
         self.display.say(f"{run.shown.label}: {verdict}{loss}")
 
     def _abandon(self, slot: Slot, why: str = "interrupted", grace_period: float = _GRACE_PERIOD) -> None:
@@ -248,18 +292,75 @@ class Coordinator:
         return found
 
     def _cancel_unneeded(self, states: Mapping[str, SearchState]) -> bool:
-        """End our trials that can no longer change a verdict; True where there were some."""
+        """End our trials of variants that are answered; True where there were some."""
         found = False
         for slot in self.pool.slots:
             run = self.running.get(slot.index)
-            if run is None:
-                continue
-            name = run.variant.name
-            if states[name].unneeded(self.studies[name].point_of(run.claim)):
+            if run is not None and states[run.variant.name].answered:
                 self._abandon(slot, "cancelled")
-                self.display.say(f"{run.shown.label}: cancelled, its answer can no longer change the verdict")
+                self.display.say(f"{run.shown.label}: cancelled, {run.variant.name} is answered")
                 found = True
         return found
+
+    def _cut_if_lost(self, slot: Slot) -> bool:
+        """End a trial of ours early where it will hardly be useful; True where it was ended.
+
+        What is judged is whether it is useful, so nothing is cut where the search looks for the stable edge.
+        """
+        run = self.running[slot.index]
+        progress, name = run.shown.progress, run.variant.name
+        ends_now = any(its is slot and isinstance(message, Ended) for its, message in self._unheard)
+        if not run.may_be_cut or ends_now:
+            return False
+        expected = self._prospect(name, self.studies[name].point_of(run.claim), progress.windows)
+        if expected is None or expected.chance_useful >= self.options.cut:
+            return False
+        del self.running[slot.index]
+        self.pool.stop(slot, _GRACE_PERIOD)
+        self._unheard = [(its, message) for its, message in self._unheard if its is not slot]
+        outcome = Outcome(
+            value=run.claim.params[self.options.key],
+            seed=run.claim.params["seed"],
+            reason=None,
+            step=max(0, progress.step - 1),
+            optimizer_steps=progress.step,
+            val_loss=None,
+            initial_loss=math.nan,
+            train_loss=progress.loss,
+            page=run.page,
+            seconds=time.monotonic() - run.started,
+            cut=Cut(expected.loss, expected.spread),
+        )
+        if self.studies[name].finish(run.claim, outcome):
+            self.display.say(
+                f"{run.shown.label}: cut at step {progress.step}, useful with {expected.chance_useful:.1%}, "
+                f"it would end at about {expected.loss:.3f}"
+            )
+        return True
+
+    def _prospect(self, name: str, point: Point, losses: Sequence[float]) -> Prospect | None:
+        """What to expect of a run of ours, by its windows; None where there is nothing to compare with."""
+        seen, study = self._seen[name], self.studies[name]
+        floor = floor_of(seen.outcomes)
+        if floor is None:
+            return None
+        curves = dict(seen.curves)
+        for run in self.running.values():
+            if run.variant.name == name:
+                curves[study.point_of(run.claim)] = run.shown.progress.windows
+        smaller = []
+        for its, windows in curves.items():
+            if its.seed == point.seed and its.rung < point.rung:
+                ended = seen.outcomes.get(its)
+                final = None if ended is None or ended.diverged or its in seen.running else ended.val_loss
+                smaller.append(Curve(windows, final))
+        return prospect(
+            losses,
+            smaller,
+            floor=floor,
+            lost_share=self.options.lost_share,
+            windows=len(study.window_ends),
+        )
 
     def _give_heartbeats(self) -> None:
         for run in self.running.values():
@@ -278,12 +379,35 @@ class Coordinator:
             seconds_left = max(0, steps_left) / (self._step_rate * len(self.pool.slots))
         self.display.show(running, sum(len(state.outcomes) for state in states.values()), seconds_left)
 
-    def _result(self, name: str) -> VariantResult:
-        short = self.variants[name].short_runs
-        names = [name] if short is None else [name, short]
-        return variant_result(
-            self._state(name),
-            self.studies[name].facts,
-            short_runs=() if short is None else self._state(short).outcomes.values(),
-            cancelled_steps=sum(self.studies[each].cancelled_steps() for each in names),
-        )
+    def _results(self) -> dict[str, VariantResult]:
+        states, results = self._states(), {}
+        unit = self.variants.get(self.options.reference)
+        for name, variant in self.variants.items():
+            if variant.is_short:
+                continue
+            names = [name] if variant.short_runs is None else [name, variant.short_runs]
+            result = variant_result(
+                states[name],
+                self.studies[name].facts,
+                short_runs=[its for short in names[1:] for its in states[short].outcomes.values()],
+                cancelled_steps=sum(self.studies[each].cancelled_steps() for each in names),
+            )
+            if unit is not None and unit is not variant:
+                ratio = edge_ratio(
+                    states[name],
+                    states[unit.name],
+                    to=unit.name,
+                    claim=self.options.claim,
+                    paired=variant.first_seed == unit.first_seed,
+                )
+                result = replace(result, ratio=ratio)
+            results[name] = result
+        return results
+
+
+def _known_edge(state: SearchState) -> float | None:
+    """Near which another variant's edge may lie; None while little is known."""
+    log_S = useful_edge(state).log_S
+    if log_S is None or not (state.answered or state.width < _WIDE):
+        return None
+    return float(np.exp(np.median(log_S)))

@@ -16,13 +16,28 @@ from redline.search.coordinator import Coordinator
 from redline.search.request import AtEnd, EndedSearch, Search, check_name
 from redline.search.result import SearchResult, VariantResult
 from redline.search.store.patient_storage import PatientStorage
+from redline.search.store.record import ASKED
 from redline.search.store.searches import choose_name, open_studies
 from redline.search.store.storage import check_storage, open_storage
+from redline.search.trainable import Facts
 from redline.search.variant import fingerprint, with_short_runs
 from redline.search.workers import tasks
 from redline.search.workers.devices import make_slots
 from redline.search.workers.pool import Ended, Pool
 
+# Options that decide the answer, beside the seeds and the ladder's key.
+_DECIDING = (
+    "criterion",
+    "lost_share",
+    "resolution",
+    "settled",
+    "budget",
+    "extend",
+    "min",
+    "max",
+    "cut",
+    "prior",
+)
 _WIDTH = 160  # columns, where the output is no terminal
 
 
@@ -50,9 +65,9 @@ def begin(search: Search, pool: Pool) -> Begun:
     rest = {
         "key": options.key,
         "seeds": options.seeds,
-        "vote": options.vote,
         "rules": {variant.name: dict(variant.rules) for variant in search.variants},
         "first_seeds": [variant.first_seed for variant in search.variants],
+        **{name: getattr(options, name) for name in _DECIDING},
     }
     asked = fingerprint(settings, search.ladder, rest)
     search.home.mkdir(parents=True, exist_ok=True)
@@ -109,8 +124,10 @@ def _search(
         "seeds": options.seeds,
         "key": options.key,
         "label": search.label,
+        **{name: getattr(options, name) for name in ASKED if name != "recipe"},
     }
     facts, variants = _result("prepare", ended, log), list(search.variants)
+    attributes["recipe"] = _common_recipe(facts)
     if options.short_run_steps is not None:
         pairs = [with_short_runs(variant, options.short_run_steps) for variant in search.variants]
         variants = [each for pair in pairs for each in pair]
@@ -123,7 +140,8 @@ def _search(
     )
     results = coordinator.run()
     display.say(f"done in {time.monotonic() - started:.0f} s")
-    result = show_result(begun, results, display.console)
+    recipe = next(iter(studies.values())).attributes["recipe"]
+    result = show_result(begun, results, recipe, display.console)
     for variant, its in results.items():
         studies[variant].answer(its)
     for study in studies.values():
@@ -163,14 +181,25 @@ def _result(what: str, ended: Ended, log: Path | None = None) -> Any:
     return ended.result
 
 
+def _common_recipe(facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """What an edge depends on, as far as all variants share it; the rest is in the variants' names."""
+    first, *others = [its.recipe for its in facts.values()]
+    return {key: value for key, value in first.items() if all(its.get(key) == value for its in others)}
+
+
 def make_console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
-def show_result(begun: Begun, results: Mapping[str, VariantResult], console: Console) -> SearchResult:
+def show_result(
+    begun: Begun, results: Mapping[str, VariantResult], recipe: Mapping[str, Any], console: Console
+) -> SearchResult:
     """Write ``result.json``, print its table and where to look."""
     search, options, path = begun.search, begun.search.options, begun.directory / "result.json"
-    result = SearchResult(begun.name, search.ladder, options.seeds, results, options.key, search.label)
+    asked = {name: getattr(options, name) for name in ASKED if name != "recipe"}
+    result = SearchResult(
+        begun.name, search.ladder, options.seeds, results, options.key, search.label, recipe, **asked
+    )
     result.write(path)
     console.print(result_table(result, options.reference))
     console.print(f"result: {path}", soft_wrap=True)

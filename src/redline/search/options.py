@@ -1,7 +1,6 @@
 """What a search may be told, in one place: the plugin's schema and the Python API are made of these."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt

@@ -5,13 +5,11 @@ from redline.stability.from_config import build_forecaster, build_rules, rule_sp
 from redline.stability.outcome import Cut, Outcome, Score, Verdict
 from redline.stability.rules import (
     BlowUp,
-    Degraded,
     EndRule,
     NoLearning,
     NonFinite,
     NoReturn,
     OnlineRule,
-    SearchRule,
 )
 from redline.stability.watch import Progress, Watch
 from redline.stability.windows import WINDOWS, Windows, window_ends
@@ -20,7 +18,6 @@ __all__ = [
     "WINDOWS",
     "BlowUp",
     "Cut",
-    "Degraded",
     "EndRule",
     "Forecaster",
     "NoLearning",
@@ -30,7 +27,6 @@ __all__ = [
     "Outcome",
     "Progress",
     "Score",
-    "SearchRule",
     "Verdict",
     "Watch",
     "Windows",

@@ -6,13 +6,13 @@ from typing import Any
 from redline.errors import UserError
 from redline.parts import Kind, find_part, subclass_of
 from redline.stability.forecast import Forecaster
-from redline.stability.rules import EndRule, OnlineRule, SearchRule
+from redline.stability.rules import EndRule, OnlineRule
 
 MODES = ("off", "warn", "end")
 _FORECAST_KEYS = ("forecast", "forecaster")
 _RULE = Kind(
-    "a subclass of redline.stability.OnlineRule, EndRule or SearchRule",
-    subclass_of(OnlineRule, EndRule, SearchRule),
+    "a subclass of redline.stability.OnlineRule or EndRule",
+    subclass_of(OnlineRule, EndRule),
 )
 _FORECASTER = Kind("a subclass of redline.stability.Forecaster", subclass_of(Forecaster))
 

@@ -1,4 +1,4 @@
-"""The divergence rules, and the three moments at which one can be judged; `conf/divergence/` names those that
+"""The divergence rules, and the two moments at which one can be judged; `conf/divergence/` names those that
 hold.
 """
 
@@ -9,7 +9,6 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le
 
 from redline.bounds import Count, Kept, Steps
-from redline.stability.outcome import Outcome
 
 Nats = Annotated[float, Ge(0), Le(10**6)]
 Patience = Annotated[float, Gt(0), Le(1)]  # a share of a run's steps
@@ -34,14 +33,6 @@ class EndRule(ABC):
     @abstractmethod
     def broken_by(self, val_loss: float, unigram_entropy: float) -> bool:
         """Both in nats per token."""
-
-
-class SearchRule(ABC):
-    """Judged by the search over runs of the same variant and seed, again whenever one arrives."""
-
-    @abstractmethod
-    def broken_by(self, outcome: Outcome, smaller: list[Outcome]) -> bool:
-        """``smaller``: the outcomes at smaller LRs."""
 
 
 class RunningMean:
@@ -140,19 +131,3 @@ class NoLearning(EndRule):
 
     def broken_by(self, val_loss: float, unigram_entropy: float) -> bool:
         return math.isnan(val_loss) or val_loss >= unigram_entropy
-
-
-class Degraded(SearchRule):
-    """The validation loss is more than ``tolerance`` nats above that of a smaller LR.
-
-    Only smaller LRs count, so an under-trained low rung is never called diverged.
-    """
-
-    def __init__(self, tolerance: Nats) -> None:
-        self.tolerance = tolerance
-
-    def broken_by(self, outcome: Outcome, smaller: list[Outcome]) -> bool:
-        losses = [other.val_loss for other in smaller if other.val_loss is not None]
-        return outcome.val_loss is not None and any(
-            outcome.val_loss > loss + self.tolerance for loss in losses
-        )

@@ -4,12 +4,13 @@
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 
 from redline.errors import UserError
 
 LONGEST = 1000  # rungs
+EXTENSION = 6  # rungs that a ladder may grow by on a side
 _DIGITS = 6  # significant digits of a rung: 0.060000000000000005 is 0.06
 
 
@@ -73,7 +74,10 @@ def from_interval(low: float, high: float, tolerance: float, key: str = "lr") ->
 
 
 def extended(
-    ladder: Sequence[float], rungs: int, low: float | None = None, high: float | None = None
+    ladder: Sequence[float],
+    rungs: int = EXTENSION,
+    low: float | None = None,
+    high: float | None = None,
 ) -> dict[int, float]:
     """Rung -> value, with at most ``rungs`` more on either side, by the ratio of the ladder's last two there.
 
@@ -82,9 +86,19 @@ def extended(
     values = dict(enumerate(ladder))
     down, up = ladder[0] / ladder[1], ladder[-1] / ladder[-2]
     for number in range(1, rungs + 1):
-        below, above = rounded(ladder[0] * down**number), rounded(ladder[-1] * up**number)
-        if low is None or below >= low:
+        below, above = rounded(ladder[0] * _power(down, number)), rounded(ladder[-1] * _power(up, number))
+        if below >= (low or 0) and below > 0:
             values[-number] = below
-        if high is None or above <= high:
+        if above <= (high or math.inf) and above < math.inf:
             values[len(ladder) - 1 + number] = above
     return dict(sorted(values.items()))
+
+
+def _power(ratio: float, number: int) -> float:
+    """Infinite where that is too large, which `**` is an error for."""
+    return math.prod([ratio] * number)
+
+
+def rung_of(value: float, values: Mapping[int, float]) -> int:
+    """The rung that has this very value, as `extended` gives them."""
+    return next(rung for rung, its in values.items() if its == value)

@@ -9,7 +9,7 @@ from redline.stability import Outcome
 
 
 class Point(NamedTuple):
-    """A rung and a seed. Rung 0 is the ladder's first; an extended ladder has rungs below 0 and above its end."""
+    """A rung and a seed. Rung 0 is the ladder's first; an extended ladder has others outside it."""
 
     rung: int
     seed: int

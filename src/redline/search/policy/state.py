@@ -19,7 +19,6 @@ from redline.search.policy.prior import Prior
 from redline.stability import Outcome
 
 Stopped = Literal["resolution", "budget", "settled", "runs"]
-EXTENSION = 6  # rungs that a ladder may grow by on a side
 _PLACES = 48  # of the curve
 _ABOVE = 1.0  # in log LR: how far above the highest rung an edge may be read off the curve
 _MOST_RUNGS = 14  # that are looked at for the next run
@@ -46,7 +45,7 @@ class Question:
     @cached_property
     def values(self) -> dict[int, float]:
         """Rung -> value, with those that the ladder may grow by."""
-        return ladder.extended(self.ladder, EXTENSION if self.extend else 0, self.low, self.high)
+        return ladder.extended(self.ladder, ladder.EXTENSION if self.extend else 0, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,28 @@ class SearchState:
         return self.stopped is not None
 
     @property
-    def stable_S(self) -> np.ndarray:
+    def stable_S(self) -> np.ndarray:  # noqa: N802
         return self.its.stable_S
+
+    @property
+    def width(self) -> float:
+        """The useful edge's interval: its upper end over its lower one."""
+        return math.exp(_log_width(np.minimum(self.useful_S, self.its.x_X[-1])))
+
+    @property
+    def runs_left(self) -> int:
+        """About how many further runs the answer needs, those that run among them.
+
+        An interval's width falls with the square root of the number of runs.
+        """
+        if self.answered:
+            return 0
+        done = len(self.outcomes)
+        needed = max(1, done) * (math.log(self.width) / math.log(self.question.resolution)) ** 2
+        most = len(self.question.ladder) * self.question.seeds
+        if self.question.budget is not None:
+            most = min(most, math.ceil(self.question.budget))
+        return max(min(round(needed), most) - done, len(self.running), 1)
 
 
 def search_state(
@@ -94,21 +113,18 @@ def search_state(
     logs = {rung: math.log(question.values[rung]) for rung in rungs}
     x = np.linspace(logs[rungs[0]], logs[rungs[-1]] + _ABOVE, _PLACES)
     full = {point for point, its in outcomes.items() if its.cut is None}
-    running_now = [point for point in running if point.rung in logs and point not in full]
-    asked = [
-        Point(rung, seed)
-        for rung in rungs
-        for seed in range(question.seeds)
-        if Point(rung, seed) not in full and Point(rung, seed) not in given_up and Point(rung, seed) not in running
-    ]
-    asked = _thinned(asked, running_now, outcomes, question, hints)
-    candidates = [*running_now, *asked]
+    points = [Point(rung, seed) for rung in rungs for seed in range(question.seeds)]
+    asked = [point for point in points if point not in full and point not in given_up]
+    # Those that run are among the others, so that what the samples are does not depend on what runs.
+    kept = _thinned(asked)
+    candidates = [point for point in points if point in kept or (point in running and point not in full)]
+    pending = [index for index, point in enumerate(candidates) if point in running]
     its = posterior(
         _runs(outcomes, question, floor, best),
-        x,
+        x.tolist(),
         [(math.log(question.values[point.rung]), point.seed) for point in candidates],
         seeds=question.seeds,
-        ends=(math.log(question.ladder[0]), math.log(question.ladder[-1])),
+        ends=(logs[rungs[0]], logs[rungs[-1]]),
         prior=question.prior,
         hints=[math.log(hint) for hint in hints],
     )
@@ -118,17 +134,17 @@ def search_state(
     if narrow:  # one more run would still narrow this
         targets = _targets(question, its, useful_S, resolution=1.0)
     cost_C = _costs(its, outcomes, candidates, max_steps)
-    found = ranked(targets, cost_C, range(len(running_now)), wanted)
+    found = ranked(targets, cost_C, pending, wanted)
     widest = max(_log_width(target.edge_S) for target in targets)
     gain = math.exp(widest * (1 - math.sqrt(1 - found[0][1]))) if found else None
     spent = sum(_share_of_run(outcome, max_steps) for outcome in outcomes.values())
-    spent += float(cost_C[: len(running_now)].sum())
+    spent += float(cost_C[pending].sum())
     stopped: Stopped | None = None
     chosen = [candidates[index] for index, _ in found]
-    if not outcomes:
-        first = _first(question, hints)
-        chosen = [first, *(point for point in chosen if point != first)][:wanted]
-        chosen = [point for point in chosen if point not in running]
+    first = _first(question, hints)
+    if not outcomes and first not in given_up:
+        ordered = [first, *(point for point in chosen if point != first)]
+        chosen = [point for point in ordered if point not in running][:wanted]
     elif narrow and best is not None:
         stopped = "resolution"
     elif question.budget is not None and spent >= question.budget:
@@ -139,7 +155,10 @@ def search_state(
         stopped = "settled"
     if stopped:
         chosen = []
-    if running_now and stopped in ("budget", "runs", "settled"):
+    elif question.budget is not None:
+        costs = [float(cost_C[candidates.index(point)]) if point in candidates else 1.0 for point in chosen]
+        chosen = [point for rank, point in enumerate(chosen) if spent + sum(costs[:rank]) < question.budget]
+    if pending and stopped in ("budget", "runs", "settled"):
         stopped = None  # what runs may still change that
     return SearchState(
         question, outcomes, running, given_up, floor, best, its, useful_S, tuple(chosen), stopped, gain
@@ -155,30 +174,37 @@ def floor_of(outcomes: Mapping[Point, Outcome]) -> float | None:
 def _best(outcomes: Mapping[Point, Outcome], floor: float | None) -> float | None:
     """The smallest final loss; None where no run has learned anything."""
     losses = finite_losses(outcomes).values()
-    if not losses or floor is None or min(losses) > floor - _LEARNED * abs(floor):
+    if not losses or (floor is not None and min(losses) > floor - _LEARNED * abs(floor)):
         return None
     return min(losses)
 
 
-def share_of(loss: float, floor: float, best: float) -> float:
-    """0 at the best loss, 1 at the floor and above it."""
-    return min((loss - best) / (floor - best), 1.0)
+def share_of(loss: float, floor: float | None, best: float) -> float:
+    """0 at the best loss, 1 at the floor and above it. Where no floor is known, only divergence is a loss."""
+    return 0.0 if floor is None else min((loss - best) / (floor - best), 1.0)
+
+
+def too_large(outcomes: Mapping[Point, Outcome]) -> set[Point]:
+    """The runs that diverged, but for those at values that were too small to learn anything."""
+    best_rung = next(iter(mean_losses(outcomes)), -math.inf)
+    return {
+        point
+        for point, its in outcomes.items()
+        if its.diverged and not (its.reason == "no_learning" and point.rung < best_rung)
+    }
 
 
 def _runs(
     outcomes: Mapping[Point, Outcome], question: Question, floor: float | None, best: float | None
 ) -> list[Run]:
-    known = mean_losses(outcomes)
-    best_rung = next(iter(known), None)
+    large = too_large(outcomes)
     runs = []
     for point, its in outcomes.items():
         x = math.log(question.values[point.rung])
         if its.diverged:
-            # A value too small to learn anything has not diverged for being too large.
-            small = its.reason == "no_learning" and best_rung is not None and point.rung < best_rung
-            runs.append(Run(x, point.seed, 1.0 if small else None))
-        elif floor is not None and best is not None:
-            if its.cut is not None:
+            runs.append(Run(x, point.seed, None if point in large else 1.0))
+        elif best is not None:
+            if its.cut is not None and floor is not None:
                 share = share_of(its.cut.loss, floor, best)
                 runs.append(Run(x, point.seed, share, its.cut.spread / (floor - best)))
             elif its.val_loss is not None:
@@ -191,13 +217,12 @@ def _open_rungs(
 ) -> list[int]:
     """The ladder's rungs, and those that it grows by.
 
-    It grows down while its lowest rung has the best loss or none has learned anything, and up while its highest
-    one is neither lost nor diverged.
+    It grows down while its lowest rung has the best loss or none has learned anything, and up while its
+    highest one is neither lost nor diverged.
     """
-    low, high = 0, len(question.ladder) - 1
-    means = mean_losses(outcomes)
-    best_rung = next(iter(means), None)
     tried = {point.rung for point in outcomes}
+    low, high = min(0, *tried, 0), max(len(question.ladder) - 1, *tried, 0)
+    best_rung = next(iter(mean_losses(outcomes)), None)
     while low - 1 in question.values and low in tried and (best is None or best_rung == low):
         low -= 1
     while high + 1 in question.values and high in tried and _good(high, question, outcomes, floor, best):
@@ -212,7 +237,7 @@ def _good(
     mine = [its for point, its in outcomes.items() if point.rung == rung]
     if 2 * sum(its.diverged for its in mine) > len(mine):
         return False
-    if question.criterion != "useful" or floor is None or best is None:
+    if question.criterion != "useful" or best is None:
         return True
     shares = [share_of(its.val_loss, floor, best) for its in mine if its.val_loss is not None]
     return not shares or sum(shares) / len(shares) < question.lost_share
@@ -228,13 +253,7 @@ def _first(question: Question, hints: Sequence[float]) -> Point:
     return Point(below[-1] if below else 0, 0)
 
 
-def _thinned(
-    asked: list[Point],
-    running: Sequence[Point],
-    outcomes: Mapping[Point, Outcome],
-    question: Question,
-    hints: Sequence[float],
-) -> list[Point]:
+def _thinned(asked: list[Point]) -> list[Point]:
     """Fewer of a fine ladder's rungs, evenly apart: neighbours tell the same."""
     rungs = sorted({point.rung for point in asked})
     if len(rungs) <= _MOST_RUNGS:
@@ -270,7 +289,9 @@ def _costs(
     """The steps that each run is expected to take, as a share of a full one."""
     diverged = [_share_of_run(its, max_steps) for its in outcomes.values() if its.diverged]
     early = sum(diverged) / len(diverged) if diverged else _DIVERGED_COST
-    done_C = np.array([_share_of_run(outcomes[point], max_steps) if point in outcomes else 0.0 for point in candidates])
+    done_C = np.array(
+        [_share_of_run(outcomes[point], max_steps) if point in outcomes else 0.0 for point in candidates]
+    )
     cost_C = 1 - (1 - min(early, 1.0)) * its.breaks_SC.mean(axis=0)
     return np.maximum(cost_C - done_C, 0.05)
 
@@ -280,8 +301,8 @@ def _share_of_run(outcome: Outcome, max_steps: int | None) -> float:
 
 
 def wanted(states: Mapping[str, SearchState]) -> list[tuple[str, Point]]:
-    """What free workers should run, over all variants: each variant's best run first, of the variant that fewest
-    work on.
+    """What free workers should run, over all variants: each variant's best run first, of the variant that
+    fewest work on.
     """
     ranked = [
         (len(state.running) + rank, name, point)

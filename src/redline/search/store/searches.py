@@ -14,7 +14,6 @@ from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts
 from redline.search.variant import Variant
-from redline.stability import SearchRule, build_rules
 
 _LONGEST_NAME = 60  # characters of a default name, before its time
 
@@ -57,19 +56,18 @@ def open_studies(
 ) -> dict[str, VariantStudy]:
     """A study per variant, begun where there is none.
 
-    ``common``: the attributes that all have, ``fingerprint``, ``ladder``, ``seeds``, ``key`` and ``label``.
+    ``common``: the attributes that all have: ``fingerprint``, ``ladder``, ``seeds``, ``key``, ``label`` and
+    those of `record.ASKED`.
     Of several machines that come at once, with facts that they measured, the first one's hold for all.
     """
     studies = {}
     with storage.alone(url):
         for variant in variants:
-            rules = build_rules(variant.rules, SearchRule)
             attributes = {
                 **common,
                 "search": name,
                 "variant": variant.name,
                 "is_short": variant.is_short,
-                "rules": {name: variant.rules[name] for name in rules},
                 "facts": asdict(facts[variant.name]),
             }
             studies[variant.name] = VariantStudy(
@@ -93,6 +91,12 @@ def finished_results(
     if not all(found.get(variant, {}).get("finished") for variant in variants):
         return None
     return {variant: VariantResult.from_dict(found[variant]["result"]) for variant in variants}
+
+
+def recipe_of(storage: BaseStorage, name: str, variants: Sequence[str]) -> Mapping[str, Any]:
+    """What an edge of the search depends on, as its studies keep it."""
+    study_id = next(iter(_study_ids(storage, name, variants).values()))
+    return storage.get_study_user_attrs(study_id)["recipe"]
 
 
 def _study_ids(storage: BaseStorage, name: str, variants: Sequence[str]) -> dict[str, int]:

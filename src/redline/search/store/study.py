@@ -13,12 +13,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from redline.search.policy import ladder
 from redline.search.policy.points import Point
 from redline.search.result import VariantResult
 from redline.search.store.notes import in_words, study_note, write_note, write_trial_note
 from redline.search.store.owner import Owner
 from redline.search.trainable import Facts
-from redline.stability import Outcome, SearchRule, build_rules, window_ends
+from redline.stability import Outcome, window_ends
 
 # Where the dashboard looks for what a sampler's `constraints_func` gave: above 0 is infeasible.
 CONSTRAINTS = "constraints"
@@ -72,12 +73,13 @@ class VariantStudy:
                 self.study.set_user_attr(name, value)
         self.attributes = {**attributes, **known}
         self.ladder: list[float] = list(self.attributes["ladder"])
+        # How far a search may extend it, each may decide for itself.
+        self.values = ladder.extended(self.ladder)
         self.key: str = self.attributes["key"]
-        self.rules: dict[str, SearchRule] = build_rules(self.attributes["rules"], SearchRule)
         self.facts = Facts(**self.attributes["facts"])
         self.window_ends = window_ends(self.facts.max_steps)
         self._space = {
-            self.key: FloatDistribution(self.ladder[0], self.ladder[-1], log=True),
+            self.key: FloatDistribution(min(self.values.values()), max(self.values.values()), log=True),
             "seed": IntDistribution(first_seed, first_seed + 1000),
         }
 
@@ -121,7 +123,7 @@ class VariantStudy:
             self.study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,
-                    params={self.key: self.ladder[point.rung], "seed": self.first_seed + point.seed},
+                    params={self.key: self.values[point.rung], "seed": self.first_seed + point.seed},
                     distributions=self._space,
                     user_attrs={"owner": ours, "heartbeat": 0},
                 )
@@ -150,14 +152,13 @@ class VariantStudy:
         self.note(claim, "page", page)
         write_trial_note(self.storage, self.study._study_id, claim, self.attributes, page)
 
-    def finish(self, claim: FrozenTrial, outcome: Outcome, reason: str | None) -> bool:
+    def finish(self, claim: FrozenTrial, outcome: Outcome) -> bool:
         """Store an outcome. False where the trial was taken from us meanwhile (we were thought dead).
 
         A stable run's value is what was searched. That of a diverged or a cut one is 0, and it breaks a
-        constraint, so that the dashboard's best trial, history and feasibility marks agree. ``reason``: the
-        search's verdict by what it knows now; `record.judged` gives it by what was learned later.
+        constraint, so that the dashboard's best trial, history and feasibility marks agree.
         """
-        cut = outcome.cut is not None
+        reason, cut = outcome.reason, outcome.cut is not None
         stable = reason is None and not cut
         try:
             for key, value in (
@@ -194,7 +195,8 @@ class VariantStudy:
         write_note(self.storage, self.study._study_id, None, study_note(result, self.attributes["label"]))
 
     def point_of(self, trial: FrozenTrial) -> Point:
-        return Point(self.ladder.index(trial.params[self.key]), trial.params["seed"] - self.first_seed)
+        rung = ladder.rung_of(trial.params[self.key], self.values)
+        return Point(rung, trial.params["seed"] - self.first_seed)
 
 
 def _holds_point(trial: FrozenTrial) -> bool:
