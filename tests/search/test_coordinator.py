@@ -12,11 +12,11 @@ import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
+from redline.search.policy.verdicts import Point, reasons
 from search_helpers import DEGRADED, open_gate_after, outcome, reopened, wait_for
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
-from redline.search.policy.verdicts import Point, reasons
 from redline.search.store.owner import Owner
 from redline.search.store.patient_storage import PatientStorage
 from redline.search.store.record import judged

@@ -265,16 +265,20 @@ def _must_be_tried(
     best: float | None,
     asked: Sequence[Point],
 ) -> Point | None:
-    """A run below the ladder, where the only useful rung is the lowest one that was tried.
+    """A run at a smaller value, where the only useful one that was tried is the smallest.
 
     How much can be learned, of which a share is lost, is not known then.
     """
     means, lowest = mean_losses(outcomes), min((point.rung for point in outcomes), default=0)
-    if best is None or lowest > 0 or next(iter(means)) != lowest:
+    if best is None or next(iter(means)) != lowest:
         return None
     useful = [rung for rung, loss in means.items() if share_of(loss, floor, best) < question.lost_share]
-    lower = [point for point in asked if point.rung < min(lowest, 0)]
-    return lower[-1] if lower and useful == [lowest] else None
+    lower = [point for point in asked if point.rung < lowest]
+    if not lower or useful != [lowest]:
+        return None
+    # A close neighbour tells the same.
+    far = [point for point in lower if 2 * question.values[point.rung] <= question.values[lowest]]
+    return far[-1] if far else lower[0]
 
 
 def _first(question: Question, hints: Sequence[float]) -> Point:
