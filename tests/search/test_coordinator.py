@@ -327,8 +327,13 @@ def test_short_runs_look_first_and_full_length_runs_decide(url: str, tmp_path: P
 LEARNER = {"edge": 99.0, "useful": 0.3, "learns": True, "steps": 100, "step_seconds": 0.005}
 
 
-def test_a_lost_run_ends_early_and_the_answer_is_the_same(url: str, tmp_path: Path) -> None:
-    done = coordinate(url, str(tmp_path), {"qk": LEARNER}, ladder=LADDER, workers=1, cut=0.02)
+@pytest.mark.parametrize("criterion", ["useful", "both"])
+def test_a_lost_run_ends_early_and_the_answer_is_the_same(url: str, tmp_path: Path, criterion: str) -> None:
+    """With both edges searched, where it is known that it will not diverge."""
+    told: dict[str, Any] = {"ladder": LADDER, "workers": 1, "cut": 0.02, "criterion": criterion}
+    if criterion == "both":
+        told |= {"seeds": 2, "resolution": 2.5, "ladder": [*LADDER, 100.0]}
+    done = coordinate(url, str(tmp_path), {"qk": LEARNER}, **told)
     its = done.results["qk"]
     assert its.cut > 0
     assert holds(its.max_useful_lr_90, 0.3)
@@ -342,10 +347,10 @@ def test_a_lost_run_ends_early_and_the_answer_is_the_same(url: str, tmp_path: Pa
         assert run.optimizer_steps < 90
     assert its.optimizer_steps == sum(run.optimizer_steps for run in ended.values())
     assert ": cut at step " in done.said
-    assert {trial.user_attrs["verdict"] for trial in trials(url)} == {"stable", "cut"}
+    assert {"stable", "cut"} <= {trial.user_attrs["verdict"] for trial in trials(url)}
 
 
-@pytest.mark.parametrize("changed", [{"cut": 0.0}, {"cut": 0.02, "criterion": "both"}])
+@pytest.mark.parametrize("changed", [{"cut": 0.0}, {"cut": 0.02, "criterion": "stable"}])
 def test_nothing_is_cut_where_it_is_not_asked_for(url: str, tmp_path: Path, changed: dict[str, Any]) -> None:
     learner = {**LEARNER, "step_seconds": 0.0}
     done = coordinate(url, str(tmp_path), {"qk": learner}, ladder=LADDER[1:4], workers=1, **changed)
@@ -359,20 +364,13 @@ def test_a_cut_point_that_is_asked_for_again_is_run_to_its_end_from_where_it_was
     first = coordinate(url, str(tmp_path), {"qk": LEARNER}, ladder=LADDER, workers=1, cut=0.02)
     cut = {point for point, run in first.studies["qk"].state().outcomes.items() if run.cut is not None}
     assert cut
-    # Another question of the same study, whose answer needs every run.
-    again = coordinate(
-        url,
-        str(tmp_path),
-        {"qk": LEARNER},
-        ladder=LADDER,
-        workers=1,
-        cut=0.02,
-        resolution=1.0001,
-        settled=1.0,
-    )
+    # Another question of the same study, whose edge lies where runs were cut.
+    other = {"lost_share": 0.75, "resolution": 1.01, "settled": 1.0}
+    again = coordinate(url, str(tmp_path), {"qk": LEARNER}, ladder=LADDER, workers=1, cut=0.02, **other)
     outcomes = again.studies["qk"].state().outcomes
-    for point in cut:
-        assert outcomes[point].cut is None
+    resumed = [point for point in cut if outcomes[point].cut is None]
+    assert resumed
+    for point in resumed:
         assert outcomes[point].optimizer_steps == 100
         place = tmp_path / "trials" / "qk" / f"lr={outcomes[point].value:g}-seed=7"
         assert 0 < int((place / "checkpoint").read_text()) < 100

@@ -171,6 +171,13 @@ def test_a_cut_run_may_be_asked_for_again_and_its_full_outcome_counts() -> None:
     assert edge(state) < LADDER[5]
 
 
+def test_a_cut_run_far_above_the_edge_is_not_asked_for_again() -> None:
+    asked = question(LADDER)
+    outcomes = {Point(rung, 0): MadeUp(0.03).run(LADDER[rung], 0) for rung in (0, 1, 2, 3)}
+    outcomes[Point(7, 0)] = cut_outcome(LADDER[7], expected=FLOOR - 0.2)
+    assert Point(7, 0) not in search_state(asked, outcomes, wanted=50).next
+
+
 def test_a_cut_run_says_less_than_one_that_ended() -> None:
     asked = question(LADDER)
     outcomes = {Point(rung, 0): VARIANT.run(LADDER[rung], 0) for rung in (2, 3, 5)}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from types import MappingProxyType
@@ -120,7 +120,6 @@ def search_state(
     # Those that run are among the others, so that what the samples are does not depend on what runs.
     kept = _thinned(asked)
     candidates = [point for point in points if point in kept or (point in running and point not in full)]
-    pending = [index for index, point in enumerate(candidates) if point in running]
     its = posterior(
         _runs(outcomes, question, floor, best),
         x.tolist(),
@@ -131,6 +130,12 @@ def search_state(
         hints=[math.log(hint) for hint in hints],
     )
     useful_S = useful_edges(its, question.lost_share)
+    open_C = np.array(
+        [_is_open(point, question, outcomes, running, its, useful_S) for point in candidates], bool
+    )
+    its = replace(its, shares_SC=its.shares_SC[:, open_C], breaks_SC=its.breaks_SC[:, open_C])
+    candidates = [point for point, is_open in zip(candidates, open_C, strict=True) if is_open]
+    pending = [index for index, point in enumerate(candidates) if point in running]
     targets = _targets(question, its, useful_S)
     narrow = not targets
     if narrow:  # one more run would still narrow this
@@ -246,6 +251,24 @@ def _good(
         return True
     shares = [share_of(its.val_loss, floor, best) for its in mine if its.val_loss is not None]
     return not shares or sum(shares) / len(shares) < question.lost_share
+
+
+def _is_open(
+    point: Point,
+    question: Question,
+    outcomes: Mapping[Point, Outcome],
+    running: Collection[Point],
+    its: Posterior,
+    useful_S: np.ndarray,
+) -> bool:
+    """False for a run that was cut, unless an edge may lie at its value: what it would end with is known well
+    enough.
+    """
+    if point in running or point not in outcomes:
+        return True
+    x = math.log(question.values[point.rung])
+    edges = [useful_S] * (question.criterion != "stable") + [its.stable_S] * (question.criterion != "useful")
+    return any(low <= x <= high for low, high in map(interval, edges))
 
 
 def _where_something_may_learn(asked: list[Point], outcomes: Mapping[Point, Outcome]) -> list[Point]:
