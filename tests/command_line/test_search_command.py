@@ -79,8 +79,9 @@ def test_writes_the_result_that_scripts_rely_on(finished: Finished) -> None:
         assert set(entry) >= KEYS
         assert entry["max_useful_rung"] in found["ladder"]
         assert entry["censored"] is None
-        assert entry["trials"] <= 4
-        assert 0 < entry["optimizer_steps"] <= entry["grid_steps"] == 4 * 60
+        assert entry["trials"] <= 4 + 2 * 6  # the ladder may grow
+        assert 0 < entry["optimizer_steps"] <= entry["trials"] * 60
+        assert entry["grid_steps"] == 4 * 60
         assert 0 < entry["best_val_loss"] <= entry["val_loss"] < 7
 
 
@@ -92,7 +93,12 @@ def test_the_studies_agree_with_the_result(finished: Finished) -> None:
         entry = found["variants"][name]
         assert [trial.state.name for trial in completed(study)] == ["COMPLETE"] * entry["trials"]
         assert study.user_attrs["result"]["max_useful_lr"] == entry["max_useful_lr"]
-        diverged = [trial.params["lr"] for trial in completed(study) if trial.user_attrs["reason"]]
+        # A value too small to learn anything has not diverged for being too large.
+        diverged = [
+            trial.params["lr"]
+            for trial in completed(study)
+            if trial.user_attrs["reason"] and trial.params["lr"] > entry["best_lr"]
+        ]
         assert min(diverged, default=None) == entry["first_diverged_lr"]
 
 

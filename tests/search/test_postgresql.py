@@ -152,7 +152,8 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(
     gate.mkdir()
     search: dict[str, Any] = {
         "variants": {name: {"edge": 9, "gate": str(gate)} for name in ("baseline", "qk")},
-        "ladder": LADDER[:1],
+        "ladder": LADDER[:2],
+        "budget": 1,
         "workers": 1,
         "heartbeat_every": 0.2,
     }
