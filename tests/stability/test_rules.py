@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from judge import judge_curve
-from redline.stability import BlowUp, Cut, Degraded, NoLearning, NonFinite, NoReturn, Outcome, Verdict
+from redline.stability import BlowUp, Cut, NoLearning, NonFinite, NoReturn, Outcome, Verdict
 
 NAN, INF = math.nan, math.inf
 
@@ -128,25 +128,6 @@ def outcome(val_loss, lr=0.1):
         lr, seed=0, reason=None if val_loss is not None else "blow_up", step=9, optimizer_steps=10,
         val_loss=val_loss, initial_loss=6.0, train_loss=4.0, numbers={"perplexity": 55.0},
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("val_loss", "smaller", "broken"),
-    [
-        (4.0, [], False),
-        (4.25, [4.0], False),
-        (4.26, [4.0], True),
-        (4.26, [4.5, 4.0, 4.4], True),
-        (3.0, [4.0], False),
-        (9.0, [None], False),
-        (9.0, [None, 4.0], True),
-        (INF, [4.0], True),
-        (None, [4.0], False),
-    ],
-)
-def test_a_run_is_degraded_when_a_smaller_lr_did_better_by_more_than_the_tolerance(val_loss, smaller, broken):
-    smaller_outcomes = [outcome(loss, lr=0.01) for loss in smaller]
-    assert Degraded(tolerance=0.25).broken_by(outcome(val_loss), smaller_outcomes) is broken
 
 
 @pytest.mark.parametrize("its", [outcome(4.0), replace(outcome(None), reason=None, cut=Cut(5.5, 0.25))])
