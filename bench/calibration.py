@@ -1,9 +1,10 @@
-"""How often the 90% interval of an edge holds the truth, and how often the gate calls an unchanged variant worse.
+"""How often the 90% interval of an edge holds the truth, and how often the gate calls an unchanged one worse.
 
 Simulated searches: made-up variants of several families of curves, on ladders of several ratios, with one and
-three seeds. In a cell (a family, a ratio, a number of seeds) each variant differs: where its edge lies, how steep
-it is, how much seeds differ (0.05 to 0.5 in log LR, even in its log), how loud runs are. The truth is the
-crossing of the curve averaged over all seeds. Each variant is searched twice, with other seeds, for the gate.
+three seeds. In a cell (a family, a ratio, a number of seeds) each variant differs: where its edge lies, how
+steep it is, how much seeds differ (0.05 to 0.5 in log LR, even in its log), how loud runs are. The truth is
+the crossing of the curve averaged over all seeds. Each variant is searched twice, with other seeds, for the
+gate.
 
 Recorded grids: searches with some of the seeds, held against the crossing of the others' mean curve.
 """
@@ -12,7 +13,6 @@ import argparse
 import itertools
 import math
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -127,9 +127,10 @@ def simulations(arguments: argparse.Namespace) -> dict[str, object]:
         worse.append(fmean(called_worse(*(its.samples for its in pair), CONFIDENCE) for pair in pairs))
         above = fmean(its.missed_low for its in each)
         print(
-            f"{cell.family:6} {cell.ratio:4} {cell.seeds} | {held[-1]:5.1%} ({1 - held[-1] - above:4.1%}, {above:4.1%})"
-            f" | {fmean(its.stable for its in each):5.1%} | x{math.exp(median(its.log_width for its in each)):.2f}"
-            f" | {fmean(its.runs for its in each):4.1f} | {worse[-1]:.1%}",
+            f"{cell.family:6} {cell.ratio:4} {cell.seeds} | {held[-1]:5.1%} "
+            f"({1 - held[-1] - above:4.1%}, {above:4.1%}) | {fmean(its.stable for its in each):5.1%} | "
+            f"x{math.exp(median(its.log_width for its in each)):.2f} | "
+            f"{fmean(its.runs for its in each):4.1f} | {worse[-1]:.1%}",
             flush=True,
         )
     print(f"all: {fmean(held):.1%}")
@@ -156,7 +157,8 @@ def recorded(grids: Sequence[Grid], floor: float, seeds: int) -> dict[str, objec
             widths.append(high - low)
     if not held:
         return {}
-    print(f"recorded, {seeds} seed(s): {fmean(held):.1%} of {len(held)}, interval x{math.exp(median(widths)):.2f}")
+    ratio = math.exp(median(widths))
+    print(f"recorded, {seeds} seed(s): {fmean(held):.1%} of {len(held)}, interval x{ratio:.2f}")
     return {f"recorded/{seeds}_seeds": at_least(0.85, fmean(held))}
 
 

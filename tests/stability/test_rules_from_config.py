@@ -17,7 +17,7 @@ def kinds(cfg, kind):
     return {name: type(rule) for name, rule in build_rules(cfg.divergence, kind).items()}
 
 
-def test_each_of_the_four_rules_is_judged_at_its_moment(composed):
+def test_each_of_the_rules_is_judged_at_its_moment(composed):
     cfg = composed()
     assert kinds(cfg, OnlineRule) == {"non_finite": NonFinite, "blow_up": BlowUp, "no_return": NoReturn}
     assert kinds(cfg, EndRule) == {"no_learning": NoLearning}
