@@ -282,7 +282,9 @@ def _covariance(draws_DP: np.ndarray, at: _Moments, data: _Data, known: _Known) 
     covariance += known.best**2 * at.best_DN[:, :, None] * at.best_DN[:, None]
     covariance += height_D[:, None, None] * known.kernels(data.x_N, data.x_N)[known.length_index(draws_DP)]
     own = np.arange(size)
-    covariance[:, own, own] += (1 - ours_D[:, None]) * shift_DNN[:, own, own] + noise_D[:, None] + data.spread_N**2
+    covariance[:, own, own] += (
+        (1 - ours_D[:, None]) * shift_DNN[:, own, own] + noise_D[:, None] + data.spread_N**2
+    )
     return covariance
 
 
