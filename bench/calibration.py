@@ -144,11 +144,11 @@ def simulations(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def recorded(grids: Sequence[Grid], seeds: int) -> dict[str, object]:
-    """Searches with every choice of ``seeds`` seeds, held against the whole grid of those left out, which is read by
-    the same curve.
+    """Searches with every choice of ``seeds`` seeds, held against the whole grid of those left out, which is
+    read by the same curve.
 
-    What was left out is a few seeds too, and knows the truth to within its own interval. So the 90% interval of the
-    ratio of both is to hold 1; how often the search's alone holds the other's middle is printed beside it.
+    What was left out is a few seeds too, and knows the truth to within its own interval. So the 90% interval
+    of the ratio of both is to hold 1; how often the search's alone holds the other's middle stands beside it.
     """
     held, plain, widths = [], [], []
     luck = np.random.default_rng(0)
@@ -169,8 +169,9 @@ def recorded(grids: Sequence[Grid], seeds: int) -> dict[str, object]:
     if not held:
         return {}
     print(
-        f"recorded, {seeds} seed(s), {len(held)} searches: interval x{math.exp(median(widths)):.2f}; the ratio to the "
-        f"seeds left out holds 1 in {fmean(held):.1%}, the interval their edge in {fmean(plain):.1%}"
+        f"recorded, {seeds} seed(s), {len(held)} searches: interval x{math.exp(median(widths)):.2f}; the "
+        f"ratio to the seeds left out holds 1 in {fmean(held):.1%}, the interval has their edge in "
+        f"{fmean(plain):.1%}"
     )
     return {
         f"recorded/{seeds}_seeds": at_least(0.85, fmean(held)),
