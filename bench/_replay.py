@@ -60,6 +60,15 @@ class Grid:
     def search(self, question: Question, seeds: Sequence[int]) -> SearchState:
         return replay(question, lambda its: self.runs[self.ladder[its.rung], seeds[its.seed]], self.max_steps)
 
+    def whole(self, question: Question, seeds: Sequence[int]) -> SearchState:
+        """What all runs of these seeds say."""
+        seen = {
+            Point(rung, number): self.runs[lr, seed]
+            for rung, lr in enumerate(self.ladder)
+            for number, seed in enumerate(seeds)
+        }
+        return search_state(question, seen, max_steps=self.max_steps)
+
 
 def crossing(grid: Grid, seeds: Sequence[int], floor: float, lost_share: float = LOST) -> float:
     """The log of the LR at which the seeds' mean curve crosses the lost share, between two rungs on a line.

@@ -161,7 +161,7 @@ def main() -> None:
     tables = TABLES if arguments.table is None else [arguments.table]
     all_replays = replays(read_grids(tables, arguments.max_steps, arguments.floor), arguments.floor)
     print(f"{len(all_replays)} replays of {len({its.grid.norm for its in all_replays})} variants")
-    whole = {replay: replay.read(replay.points) for replay in all_replays}
+    whole = {its: its.grid.whole(its.question("useful"), its.seeds) for its in all_replays}
     ours = [(replay, searched(replay, "useful")) for replay in all_replays]
     ways: dict[str, list[tuple[Replay, Answer]]] = {
         "ours": ours,

@@ -51,7 +51,7 @@ def grows_above_1(trial: redline.Trial, every: int = 1) -> float:
 
 
 def search(train: Any, home: Path, **more: Any) -> redline.SearchResult:
-    told = {"name": "mine", "home": home, "workers": 1, "report_timeout": None, **more}
+    told = {"name": "mine", "home": home, "workers": 1, "report_timeout": None, "extend": False, **more}
     return redline.find_edge(train, [0.5, 2.0], **told)
 
 
@@ -65,8 +65,7 @@ def test_a_searched_value_goes_by_the_users_name(
     read = redline.SearchResult.read(home / "searches/mine/result.json")
     assert (read.key, read.label, read.ladder) == ("weight_decay", "weight decay", (0.5, 2.0))
     printed = capsys.readouterr().out
-    assert "largest stable weight decay" in printed
-    assert "max stable weight decay" in printed
+    assert "largest useful and largest stable weight decay" in printed
     assert "LR" not in printed
     assert "report: not done" not in printed
     page = (home / "searches/mine/report/report.html").read_text(encoding="utf-8")
@@ -127,7 +126,10 @@ def no_edge(trial: redline.Trial) -> float:
         ({"seeds": True}, ["seeds=true", "whole number"]),
         ({"workers": "two"}, ["workers=two", "or null"]),
         ({"workers": 0}, ["workers=0", "from 1"]),
-        ({"vote": "most"}, ["vote=most", "any, majority, all"]),
+        ({"criterion": "most"}, ["criterion=most", "useful, stable, both"]),
+        ({"resolution": 1}, ["resolution=1", "above 1"]),
+        ({"lost_share": 1.0}, ["lost_share=1.0", "below 1"]),
+        ({"prior": {"noise": 0.1}}, ["prior", "seed_shift"]),
         ({"worker": 2}, ["worker=2", "no such argument", "workers"]),
         ({"reference": "other"}, ["reference=other", "mine"]),
         ({"values": [0.1]}, ["values=[0.1]", "two or more"]),
@@ -228,7 +230,7 @@ def test_the_recipe_of_a_function_is_what_is_told_of_it() -> None:
 def test_a_name_that_other_arguments_use_is_refused(home: Path) -> None:
     first = search(grows_above_1, home)
     assert search(grows_above_1, home) == first
-    for other in ({"seeds": 2}, {"settings": {"depth": 3}}, {"divergence": {"degraded": None}}):
+    for other in ({"seeds": 2}, {"settings": {"depth": 3}}, {"divergence": {"no_return": None}}):
         with pytest.raises(redline.UserError, match=r"^name=mine: was begun with other "):
             search(grows_above_1, home, **other)
 
@@ -361,16 +363,30 @@ def test_the_numbers_of_a_rule_can_be_changed(
     assert judged(rises_by(rise), divergence=divergence).reason == reason
 
 
-def worse_above_1(trial: redline.Trial) -> float:
-    """Stable by itself, but 1 worse than at the smaller value."""
-    return 4.0 if trial.value < 1 else 5.0
+def worse_above_1(trial: redline.Trial) -> redline.Score:
+    """Stable, but half of what can be learned is lost."""
+    trial.report(0, 6.0)
+    return redline.Score(4.0 if trial.value < 1 else 5.0)
 
 
-def test_a_rule_that_compares_runs_can_be_off(home: Path) -> None:
-    on = search(worse_above_1, home, name="on").variants["on"]
-    off = search(worse_above_1, home, name="off", divergence={"degraded": None}).variants["off"]
-    assert (on.max_useful_rung, on.first_diverged_reason) == (0.5, "degraded")
-    assert (off.max_useful_rung, off.censored) == (None, "above")
+def test_a_run_that_does_not_diverge_may_be_lost_all_the_same(home: Path) -> None:
+    its = search(worse_above_1, home).variants["mine"]
+    assert (its.max_useful_rung, its.censored) == (0.5, None)
+    assert (its.stable_censored, its.first_diverged_lr) == ("above", None)
+    more = search(worse_above_1, home, name="more", lost_share=0.6).variants["more"]
+    assert (more.max_useful_rung, more.censored) == (None, "above")
+
+
+def test_what_both_edges_are_is_written(home: Path) -> None:
+    settings = {"optimizer": "none", "depth": 3}
+    told = {"settings": settings, "claim": 1.5, "criterion": "both", "lost_share": 0.3}
+    result = search({"one": grows_above_1, "two": worse_above_1}, home, **told)
+    assert redline.SearchResult.read(home / "searches/mine/result.json") == result
+    assert (result.claim, result.criterion, result.lost_share) == (1.5, "both", 0.3)
+    assert result.recipe == settings
+    assert result.variants["one"].ratio is None
+    assert result.variants["two"].ratio is not None
+    assert result.variants["two"].ratio.to == "one"
 
 
 def test_the_search_and_the_api_are_imported_once_not_in_each_trial(

@@ -41,7 +41,7 @@ def test_two_jobs_find_what_one_process_finds(finished: Finished, smoke: list[st
     assert (done.status, done.stderr) == (0, "")
     assert "by 2 job(s) through submitit_local" in done.stdout
     name = done.name
-    assert f"{name}: largest stable learning rate" in done.stdout
+    assert f"{name}: largest useful and largest stable learning rate" in done.stdout
     assert str(tmp_path / "mlruns" / "searches" / name / "result.json") in done.stdout
     found, expected = result(tmp_path, name), result(finished.cwd, finished.answer.name)
     assert list(found["variants"]) == list(expected["variants"])
@@ -76,16 +76,16 @@ def test_jobs_that_end_before_the_search_give_status_1_and_no_stale_result(
     assert ended.stderr.endswith(f"; the same command, or search.name={name}, goes on\n")
     assert "exit status -9" in ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert "largest stable learning rate" not in ended.stdout
+    assert "largest useful and largest stable learning rate" not in ended.stdout
 
 
 def test_a_mistake_that_only_a_job_finds_is_the_users_all_the_same(ask: Ask, tmp_path: Path) -> None:
     """One that the submitting process is made to overlook here. And an option may follow the overrides."""
     blind = "import hydra_plugins.max_lr._search as search; search._check = lambda *_: None"
-    words = [*SMALL[1:], "hydra.sweeper.vote=most", "hydra/launcher=submitit_local", "-m"]
+    words = [*SMALL[1:], "hydra.sweeper.criterion=most", "hydra/launcher=submitit_local", "-m"]
     answer = ask(*words, cwd=tmp_path, before=blind)
     assert answer.status == 2, answer
-    assert answer.stderr.startswith("error: hydra.sweeper.vote=most: allowed: ")
+    assert answer.stderr.startswith("error: hydra.sweeper.criterion=most: allowed: ")
     assert answer.stderr.count("\n") == 1
 
 

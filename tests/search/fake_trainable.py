@@ -23,6 +23,9 @@ class Fake(Trainable):
     """Trials diverge from ``edge`` on, by a loss that is no number. Mappings are by the value's text."""
 
     edge: float
+    useful: float | None = (
+        None  # where a quarter of what can be learned is lost: scores rise from 4 to 5 there
+    )
     losses: Mapping[str, float] = field(default_factory=dict)  # scores, in place of 4.0
     spread: float = 0.0  # that each further seed adds to the score
     crashes: Mapping[str, int] = field(default_factory=dict)  # how often a trial crashes first
@@ -33,6 +36,8 @@ class Fake(Trainable):
     every_step: bool = False  # reports an eighth less at each, each a message
     known_length: bool = True  # before a run has ended
     deaf: bool = False  # does not end when it is asked to
+    learns: bool = False  # reports a loss at each step, which comes to its score along a curve
+    step_seconds: float = 0.0  # that each such step takes
     gate: str | None = None  # a folder of tickets: without one a trial does not end
     steps: int = 10
     precision: str = "fp32"
@@ -68,13 +73,17 @@ class Fake(Trainable):
         (trial.directory / f"try-{tries}-{os.getpid()}").touch()
         (trial.directory / f"precision-{trial.facts.precision}").touch()
         trial.link(f"http://curves/{value}-{trial.seed}-{tries}")
-        trial.report(0, 5.0)
+        begun = self._begun(trial)
+        if begun == 0:
+            trial.report(0, 5.0)
         if self.reports is not None:
             self._report_much(trial, self.reports)
         if self.every_step:
             tasks._EVERY = 0.0
             for step in range(1, self.steps - 1):
                 trial.report(step, 5 - step / 8)
+        if self.learns and not self._learn(trial, begun):
+            return Score(None)
         seconds = self.seconds if isinstance(self.seconds, int | float) else self.seconds.get(value, 0)
         end = time.monotonic() + seconds
         while time.monotonic() < end or (self.until is not None and not Path(self.until).exists()):
@@ -91,8 +100,29 @@ class Fake(Trainable):
             assert trial.report(self.steps - 1, math.nan)
             return Score(None)
         trial.report(self.steps - 1, 4.0)
-        loss = self.losses.get(value, 4.0) + trial.seed * self.spread
+        loss = self.losses.get(value, self._score(trial.value)) + trial.seed * self.spread
         return Score(loss, numbers={"perplexity": math.exp(loss)})
+
+    def _score(self, value: float) -> float:
+        if self.useful is None:
+            return 4.0
+        return 4 + 1 / (1 + 3 * (value / self.useful) ** -4)
+
+    def _begun(self, trial: Trial) -> int:
+        """The step to go on from."""
+        place = trial.directory / "checkpoint"
+        return int(place.read_text()) if place.exists() else 0
+
+    def _learn(self, trial: Trial, begun: int) -> bool:
+        """False where it is to end before its time; it then leaves a checkpoint."""
+        tasks._EVERY = 0.0
+        score = self._score(trial.value)
+        for step in range(max(1, begun), self.steps - 1):
+            time.sleep(self.step_seconds)
+            if trial.report(step, score + (5 - score) * math.exp(-8 * step / self.steps)):
+                (trial.directory / "checkpoint").write_text(str(step + 1))
+                return False
+        return True
 
     def _report_much(self, trial: Trial, reports: int) -> None:
         tasks._EVERY = 0.0  # each is a message

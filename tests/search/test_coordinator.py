@@ -12,14 +12,13 @@ import optuna
 import pytest
 from coordinate import Coordinated, Coordinators, coordinate
 from optuna.trial import TrialState
-from search_helpers import DEGRADED, open_gate_after, outcome, reopened, wait_for
+from search_helpers import open_gate_after, outcome, reopened, wait_for
 from sqlalchemy.exc import OperationalError
 
 from redline.errors import UserError
-from redline.search.policy.verdicts import Point, reasons
+from redline.search.policy.points import Point
 from redline.search.store.owner import Owner
 from redline.search.store.patient_storage import PatientStorage
-from redline.search.store.record import judged
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.search.workers.pool import Pool, Slot
@@ -38,42 +37,66 @@ def states(url: str, variant: str = "qk") -> Counter[str]:
     return Counter(how for how in ended if how != "cancelled")
 
 
-def judged_as_all_outcomes_say(study: VariantStudy) -> bool:
-    """What is read of every trial is what all the outcomes together say."""
-    expected = reasons(study.state().outcomes, DEGRADED)
-    its = judged(study.study.user_attrs, study.trials())
-    finished = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
-    return its == {trial.number: expected[study.point_of(trial)] for trial in finished}
+def edges(done: Coordinated, name: str = "qk") -> tuple[float | None, float | None]:
+    """The user's own rung below the useful edge, and the smallest value that diverged."""
+    its = done.results[name]
+    return its.max_useful_rung, its.first_diverged_lr
+
+
+def holds(interval: tuple[float, float] | None, edge: float) -> bool:
+    """Whether an interval holds an edge, or misses it by little: it is one of 90%."""
+    assert interval is not None
+    return interval[0] / 1.25 < edge < interval[1] * 1.25
 
 
 def test_finds_every_variants_edge_and_says_so(url: str, tmp_path: Path) -> None:
     done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}, "qkv": {"edge": 9}}, ladder=LADDER)
-    assert done.results["qk"].max_stable_lr == 0.4
-    assert done.results["qk"].first_diverged_reason == "non_finite"
-    assert done.results["qkv"].censored == "above"
-    assert states(url) == {"COMPLETE": done.results["qk"].trials}
+    assert edges(done) == (0.4, 0.8)
+    its = done.results["qk"]
+    assert holds(its.max_useful_lr_90, 0.57)
+    assert holds(its.max_stable_lr_90, 0.57)
+    assert its.first_diverged_reason == "non_finite"
+    assert its.stopped is not None
+    assert (done.results["qkv"].censored, done.results["qkv"].stable_censored) == ("above", "above")
+    assert states(url) == {"COMPLETE": its.trials}
     assert "qk lr=0.8: diverged by non_finite at step 9" in done.said
     assert "qk lr=0.4: stable, validation loss 4.000" in done.said
     assert (tmp_path / "trials" / "qk" / "lr=0.8-seed=7" / "trial.log").is_file()
 
 
+def test_every_variant_has_its_ratio_to_the_reference(url: str, tmp_path: Path) -> None:
+    variants = {"qk": {"edge": 0.4}, "qkv": {"edge": 1.6}}
+    done = coordinate(url, str(tmp_path), variants, ladder=LADDER, claim=1.5)
+    assert done.results["qk"].ratio is None
+    its = done.results["qkv"].ratio
+    assert its is not None
+    assert its.to == "qk"
+    assert its.useful is not None
+    assert holds(its.useful_90, 4.0)
+    assert its.useful_claim_chance is not None
+    assert its.stable_chance is not None
+
+
+@pytest.mark.parametrize(("edge", "beyond"), [(6.0, 6.4), (0.02, 0.0125)])
+def test_the_ladder_grows_where_the_edge_lies_outside(
+    url: str, tmp_path: Path, edge: float, beyond: float
+) -> None:
+    fake = {"qk": {"edge": edge}}
+    done = coordinate(url, str(tmp_path), fake, ladder=LADDER, extend=True, seeds=2)
+    tried = {trial.params["lr"] for trial in trials(url)}
+    assert beyond in tried
+    assert holds(done.results["qk"].max_useful_lr_90, edge)
+    assert done.results["qk"].censored is None
+    again = coordinate(url, str(tmp_path), fake, ladder=LADDER, extend=True, seeds=2)
+    assert again.results == done.results
+
+
 def test_every_seed_of_a_point_is_trained_with_its_own_seed(url: str, tmp_path: Path) -> None:
     done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.2}}, ladder=LADDER[:3], seeds=3)
-    assert done.results["qk"].max_stable_lr == 0.1
+    assert edges(done) == (0.1, 0.2)
     outcomes = done.studies["qk"].state().outcomes
     assert all(its.seed == point.seed + 7 for point, its in outcomes.items())
     assert {point.seed for point in outcomes} >= {0, 1}
-
-
-def test_a_verdict_that_a_later_run_turns_reaches_the_result_and_its_readers(
-    url: str, tmp_path: Path
-) -> None:
-    """A speculative run at a smaller rate shows that a rate which ended stable was degraded."""
-    losses = {"0.1": 5.0, "0.2": 4.0, "0.4": 3.0, "0.8": 4.9, "1.6": 5.0}
-    done = coordinate(url, str(tmp_path), {"qk": {"edge": 3.2, "losses": losses}}, ladder=LADDER, workers=4)
-    assert done.results["qk"].max_stable_lr == 0.4
-    assert done.results["qk"].first_diverged_reason == "degraded"
-    assert judged_as_all_outcomes_say(done.studies["qk"])
 
 
 def test_a_trial_links_to_its_page_and_knows_its_facts(url: str, tmp_path: Path) -> None:
@@ -126,7 +149,7 @@ def test_a_later_coordinator_goes_by_the_first_ones_facts(url: str, tmp_path: Pa
 def test_a_crash_is_tried_again_and_is_no_divergence(url: str, tmp_path: Path) -> None:
     fake = {"edge": 0.8, "crashes": {"0.1": 2, "0.4": 1}}
     done = coordinate(url, str(tmp_path), {"qk": fake}, ladder=LADDER)
-    assert (done.results["qk"].max_stable_lr, done.results["qk"].open) == (0.4, ())
+    assert (edges(done), done.results["qk"].open) == ((0.4, 0.8), ())
     assert states(url) == {"COMPLETE": done.results["qk"].trials, "crash": 3}
     assert "qk lr=0.4: crashed (killed by signal SIGKILL), tried again; its log is in" in done.said
 
@@ -134,8 +157,8 @@ def test_a_crash_is_tried_again_and_is_no_divergence(url: str, tmp_path: Path) -
 def test_a_run_that_crashes_too_often_is_left_open_and_the_search_ends(url: str, tmp_path: Path) -> None:
     fake = {"edge": 0.8, "crashes": {"0.4": 99}}
     done = coordinate(url, str(tmp_path), {"qk": fake, "qkv": {"edge": 0.8}}, ladder=LADDER, retries=1)
-    assert (done.results["qk"].max_stable_lr, done.results["qk"].open) == (None, (0.4,))
-    assert done.results["qkv"].max_stable_lr == 0.4
+    assert (done.results["qk"].first_diverged_lr, done.results["qk"].open) == (0.8, (0.4,))
+    assert edges(done, "qkv") == (0.4, 0.8)
     assert states(url)["crash"] == 2
     assert "given up" in done.said
 
@@ -172,11 +195,11 @@ def test_ctrl_c_waits_once_for_all_trials_that_do_not_end(
 
 
 def test_a_mistake_of_the_users_ends_the_search_and_leaves_no_trial_running(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^lr=0\.1: allowed: others$"):
+    with pytest.raises(UserError, match=r"^lr=0\.2: allowed: others$"):
         coordinate(
             url,
             str(tmp_path),
-            {"qk": {"edge": 9, "refuse": 0.1}, "qkv": {"edge": 9, "seconds": 3600}},
+            {"qk": {"edge": 9, "refuse": 0.2}, "qkv": {"edge": 9, "seconds": 3600}},
             ladder=LADDER,
         )
     assert states(url) == {"interrupted": 1}
@@ -199,7 +222,7 @@ def test_a_dead_coordinators_trial_is_run_again_at_once(url: str, tmp_path: Path
     done = coordinate(
         url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, workers=1, meanwhile=die_there
     )
-    assert done.results["qk"].max_stable_lr == 0.4
+    assert edges(done) == (0.4, 0.8)
     assert states(url) == {"COMPLETE": done.results["qk"].trials, "lost": 1}
 
 
@@ -215,7 +238,7 @@ def test_a_trial_whose_coordinator_died_before_it_had_told_all_of_its_outcome_is
         studies["qk"].storage.set_trial_user_attr(claim._trial_id, "verdict", "diverged")
 
     done = coordinate(url, str(tmp_path), {"qk": {"edge": 0.8}}, ladder=LADDER, meanwhile=die_there)
-    assert done.results["qk"].max_stable_lr == 0.4
+    assert edges(done) == (0.4, 0.8)
     assert done.studies["qk"].state().outcomes[Point(0, 0)].val_loss == 4.0
     assert states(url) == {"COMPLETE": done.results["qk"].trials, "lost": 1}
 
@@ -252,42 +275,106 @@ def test_a_trial_that_was_taken_away_while_it_ran_does_not_end_the_search(url: s
         heartbeat_every=0.1,
         meanwhile=take_away,
     )
-    assert done.results["qk"].max_stable_lr == 0.1
+    assert edges(done) == (0.1, 0.2)
     assert states(url) == {"COMPLETE": 2, "lost": 1}
 
 
-def test_a_run_that_can_no_longer_change_the_verdict_is_cancelled(url: str, tmp_path: Path) -> None:
-    """A spare one of the first two, without end; the others wait until it has been heard of."""
+def test_what_runs_of_a_variant_that_is_answered_is_cancelled(url: str, tmp_path: Path) -> None:
+    """One without end; the others wait until it has been heard of."""
     gate = tmp_path / "gate"
-    slow = {"edge": 0.2, "seconds": {"0.8": 3600}, "gate": str(gate)}
+    slow = {"edge": 0.6, "useful": 0.3, "seconds": {"3.2": 3600}, "gate": str(gate)}
 
     def heard_of() -> bool:
-        return any(t.params["lr"] == 0.8 and "page" in t.user_attrs for t in trials(url))
+        return any(t.params["lr"] == 3.2 and "page" in t.user_attrs for t in trials(url))
+
+    def begin_there(studies: dict[str, VariantStudy]) -> None:
+        open_gate_after(gate, heard_of, "the one without end")
 
     done = coordinate(
         url,
         str(tmp_path),
         {"qk": slow},
         ladder=LADDER,
-        meanwhile=lambda studies: open_gate_after(gate, heard_of, "the one without end"),
+        seeds=2,
+        workers=8,
+        resolution=4.0,
+        meanwhile=begin_there,
     )
-    assert (done.results["qk"].max_stable_lr, done.results["qk"].first_diverged_lr) == (0.1, 0.2)
-    assert 0.8 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
-    assert "qk lr=0.8: cancelled" in done.said
+    assert done.results["qk"].stopped == "resolution"
+    assert 3.2 in [t.params["lr"] for t in trials(url) if t.user_attrs.get("failure") == "cancelled"]
+    assert "cancelled, qk is answered" in done.said
     # It had taken its first step, which is part of the cost.
     assert done.results["qk"].optimizer_steps > 10 * done.results["qk"].trials
 
 
 def test_short_runs_look_first_and_full_length_runs_decide(url: str, tmp_path: Path) -> None:
     variants = {"qk": {"edge": 0.8}, "qkv": {"edge": 0.4}}
-    done = coordinate(url, str(tmp_path), variants, ladder=LADDER, short_run_steps=4, workers=1)
-    assert {name: its.max_stable_lr for name, its in done.results.items()} == {"qk": 0.4, "qkv": 0.2}
+    done = coordinate(url, str(tmp_path), variants, ladder=LADDER, short_run_steps=4)
+    assert {name: edges(done, name) for name in variants} == {"qk": (0.4, 0.8), "qkv": (0.2, 0.4)}
     for name, its in done.results.items():
         steps = [Counter(study_steps(done, task)) for task in (name, f"{name} (short runs)")]
         assert steps == [Counter({10: its.trials}), Counter({4: its.short_runs})]
-        assert its.optimizer_steps == 10 * its.trials + 4 * its.short_runs
-        # The lowest rung and the two ends of the short runs' bracket.
-        assert its.trials == 3
+        cancelled = done.studies[name].cancelled_steps()
+        cancelled += done.studies[f"{name} (short runs)"].cancelled_steps()
+        assert its.optimizer_steps == 10 * its.trials + 4 * its.short_runs + cancelled
+        ended = [
+            [trial.datetime_complete for trial in trials(url, f"{name} (short runs)")],
+            [trial.datetime_start for trial in trials(url, name)],
+        ]
+        assert max(filter(None, ended[0])) <= min(filter(None, ended[1])), "it waits for its short runs"
+
+
+LEARNER = {"edge": 99.0, "useful": 0.3, "learns": True, "steps": 100, "step_seconds": 0.005}
+
+
+@pytest.mark.parametrize("criterion", ["useful", "both"])
+def test_a_lost_run_ends_early_and_the_answer_is_the_same(url: str, tmp_path: Path, criterion: str) -> None:
+    """With both edges searched, where it is known that it will not diverge."""
+    told: dict[str, Any] = {"ladder": LADDER, "workers": 1, "cut": 0.02, "criterion": criterion}
+    if criterion == "both":
+        told |= {"seeds": 2, "resolution": 2.5, "ladder": [*LADDER, 100.0]}
+    done = coordinate(url, str(tmp_path), {"qk": LEARNER}, **told)
+    its = done.results["qk"]
+    assert its.cut > 0
+    assert holds(its.max_useful_lr_90, 0.3)
+    ended = done.studies["qk"].state().outcomes
+    cut = {point: run for point, run in ended.items() if run.cut is not None}
+    assert len(cut) == its.cut
+    for run in cut.values():
+        assert run.value > 0.3
+        assert run.cut is not None
+        assert 4.3 < run.cut.loss < 5.3
+        assert run.optimizer_steps < 90
+    assert its.optimizer_steps == sum(run.optimizer_steps for run in ended.values())
+    assert ": cut at step " in done.said
+    assert {"stable", "cut"} <= {trial.user_attrs["verdict"] for trial in trials(url)}
+
+
+@pytest.mark.parametrize("changed", [{"cut": 0.0}, {"cut": 0.02, "criterion": "stable"}])
+def test_nothing_is_cut_where_it_is_not_asked_for(url: str, tmp_path: Path, changed: dict[str, Any]) -> None:
+    learner = {**LEARNER, "step_seconds": 0.0}
+    done = coordinate(url, str(tmp_path), {"qk": learner}, ladder=LADDER[1:4], workers=1, **changed)
+    assert done.results["qk"].cut == 0
+    assert set(study_steps(done, "qk")) == {100}
+
+
+def test_a_cut_point_that_is_asked_for_again_is_run_to_its_end_from_where_it_was(
+    url: str, tmp_path: Path
+) -> None:
+    first = coordinate(url, str(tmp_path), {"qk": LEARNER}, ladder=LADDER, workers=1, cut=0.02)
+    cut = {point for point, run in first.studies["qk"].state().outcomes.items() if run.cut is not None}
+    assert cut
+    # Another question of the same study, whose edge lies where runs were cut.
+    other = {"lost_share": 0.75, "resolution": 1.01, "settled": 1.0}
+    again = coordinate(url, str(tmp_path), {"qk": LEARNER}, ladder=LADDER, workers=1, cut=0.02, **other)
+    outcomes = again.studies["qk"].state().outcomes
+    resumed = [point for point in cut if outcomes[point].cut is None]
+    assert resumed
+    for point in resumed:
+        assert outcomes[point].optimizer_steps == 100
+        place = tmp_path / "trials" / "qk" / f"lr={outcomes[point].value:g}-seed=7"
+        assert 0 < int((place / "checkpoint").read_text()) < 100
+        assert len(list(place.glob("try-*"))) == 2
 
 
 def study_steps(done: Coordinated, name: str) -> list[int]:
@@ -320,7 +407,7 @@ def test_trials_train_on_while_the_storage_does_not_answer(url: str, tmp_path: P
         workers=1,
         meanwhile=go_away,
     )
-    assert done.results["qk"].max_stable_lr == 0.1
+    assert edges(done) == (0.1, 0.2)
     assert states(url) == {"COMPLETE": 2}
     assert "the storage does not answer (no route to host)" in done.said
 
@@ -355,7 +442,8 @@ def test_two_coordinators_share_the_work_and_find_the_same(
     results = coordinators.results()
     opening.join()
     assert results[0] == results[1]
-    assert {name: its.max_stable_lr for name, its in results[0].items()} == {"baseline": 0.1, "qk": 0.8}
+    found = {name: (its.max_useful_rung, its.first_diverged_lr) for name, its in results[0].items()}
+    assert found == {"baseline": (0.1, 0.2), "qk": (0.8, 1.6)}
     workers: set[int] = set()
     for name in ("baseline", "qk"):
         finished = [trial for trial in trials(url, name) if trial.state == TrialState.COMPLETE]

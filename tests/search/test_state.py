@@ -12,6 +12,7 @@ from search_helpers import BEST, FLOOR, MadeUp, cut_outcome, outcome, question, 
 from redline.search.policy.edges import interval
 from redline.search.policy.points import Point
 from redline.search.policy.state import SearchState, search_state, wanted
+from redline.stability import Outcome
 
 LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 VARIANT = MadeUp(useful=0.3, breaks=1.5)
@@ -26,14 +27,19 @@ def ends(state: SearchState) -> tuple[float, float]:
     return math.exp(low), math.exp(high)
 
 
+def holds(state: SearchState, useful: float) -> bool:
+    """Whether the interval holds the edge, or misses it by little: it is one of 90%."""
+    low, high = ends(state)
+    return low / 1.25 < useful < high * 1.25
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("useful", [0.03, 0.12, 0.3, 0.8])
 def test_a_search_finds_the_edge_with_a_part_of_the_grid(useful: float, workers: int) -> None:
-    asked = question(LADDER, seeds=3, resolution=1.8)
+    asked = question(LADDER, seeds=3, resolution=1.8, settled=1.0)
     state = searched(MadeUp(useful, breaks=4 * useful), asked, workers=workers, luck=random.Random(1))
-    low, high = ends(state)
-    assert low < useful < high
-    assert high / low <= 1.8
+    assert holds(state, useful)
+    assert state.width <= 1.8
     assert state.stopped == "resolution"
     assert len(state.outcomes) < len(LADDER) * 3
 
@@ -83,7 +89,7 @@ def test_so_many_runs_are_named_and_none_that_runs() -> None:
 
 
 def test_the_resolution_ends_a_search() -> None:
-    states = [searched(VARIANT, question(LADDER, 3, resolution=its)) for its in (3.0, 1.6)]
+    states = [searched(VARIANT, question(LADDER, 3, resolution=its, settled=1.0)) for its in (3.0, 1.6)]
     assert [state.stopped for state in states] == ["resolution"] * 2
     assert states[0].width <= 3.0
     assert states[1].width <= 1.6
@@ -123,8 +129,7 @@ def test_the_ladder_grows_where_the_edge_lies_outside(useful: float) -> None:
     state = searched(variant, question(LADDER, extend=True))
     tried = {state.question.values[point.rung] for point in state.outcomes}
     assert (min(tried) < useful) if useful < 1 else (max(tried) > useful)
-    low, high = ends(state)
-    assert low < useful < high
+    assert holds(state, useful)
 
 
 def test_the_ladder_does_not_grow_past_its_limits() -> None:
@@ -142,6 +147,20 @@ def test_rungs_that_the_ladder_has_grown_by_stay() -> None:
     assert state.its.x_X[0] <= math.log(asked.values[-2])
 
 
+@pytest.mark.parametrize(
+    ("reason", "tried"), [("no_learning", {*range(-6, 8)}), ("blow_up", {*range(-6, 1), 2})]
+)
+def test_a_variant_that_learns_nothing_is_tried_once_where_it_might(reason: str, tried: set[int]) -> None:
+    class Nothing(MadeUp):
+        def run(self, value: float, seed: int) -> Outcome:
+            return outcome(value, seed, reason=reason, val_loss=FLOOR + 0.1)
+
+    state = searched(Nothing(1.0), question(LADDER, seeds=3, extend=True))
+    assert (state.best, state.stopped) == (None, "runs")
+    assert {point.rung for point in state.outcomes} == tried
+    assert len(state.outcomes) == len(tried)
+
+
 def test_a_cut_run_may_be_asked_for_again_and_its_full_outcome_counts() -> None:
     asked = question(LADDER)
     outcomes = {Point(rung, 0): VARIANT.run(LADDER[rung], 0) for rung in (2, 3)}
@@ -150,6 +169,13 @@ def test_a_cut_run_may_be_asked_for_again_and_its_full_outcome_counts() -> None:
     assert Point(5, 0) in state.next
     assert Point(2, 0) not in state.next
     assert edge(state) < LADDER[5]
+
+
+def test_a_cut_run_far_above_the_edge_is_not_asked_for_again() -> None:
+    asked = question(LADDER)
+    outcomes = {Point(rung, 0): MadeUp(0.03).run(LADDER[rung], 0) for rung in (0, 1, 2, 3)}
+    outcomes[Point(7, 0)] = cut_outcome(LADDER[7], expected=FLOOR - 0.2)
+    assert Point(7, 0) not in search_state(asked, outcomes, wanted=50).next
 
 
 def test_a_cut_run_says_less_than_one_that_ended() -> None:
@@ -165,8 +191,7 @@ def test_hints_say_where_to_begin_and_are_no_limit() -> None:
     first = search_state(question(LADDER), {}, hints=[0.9]).next[0]
     assert LADDER[first.rung] == 0.5
     state = search_state(question(LADDER, 2), searched(VARIANT, question(LADDER, 2)).outcomes, hints=[0.02])
-    low, high = ends(state)
-    assert low < VARIANT.useful < high
+    assert holds(state, VARIANT.useful)
 
 
 def test_where_no_floor_is_known_only_divergence_is_a_loss() -> None:

@@ -19,6 +19,7 @@ from redline.search.console.display import Display, RunView
 from redline.search.options import Options
 from redline.search.policy.answer import useful_edge, variant_result
 from redline.search.policy.cut import Curve, Prospect, prospect
+from redline.search.policy.edges import interval
 from redline.search.policy.points import Point
 from redline.search.policy.ratio import edge_ratio
 from redline.search.policy.state import SearchState, floor_of, search_state, wanted
@@ -86,6 +87,7 @@ class Coordinator:
         self._unheard: list[tuple[Slot, Any]] = []
         self._step_rate: float | None = None  # steps a second of one slot
         self._seen: dict[str, State] = {}  # what was read last, by variant
+        self._latest: dict[str, SearchState] = {}  # what followed from it
         self._known: dict[
             tuple[str, bool], tuple[Any, SearchState]
         ] = {}  # the last states, by what they follow from
@@ -167,6 +169,7 @@ class Coordinator:
                 state = self._state(name, [edges[its] for its in named if its in edges])
             waits = short is not None and not alone[short].answered
             states[name] = replace(state, next=()) if waits else state
+        self._latest = dict(states)
         return states
 
     def _state(self, name: str, hints: Sequence[float] = ()) -> SearchState:
@@ -214,10 +217,7 @@ class Coordinator:
         run = Running(variant, claim, shown, place / "trial.log", time.monotonic())
         # A run that was cut before and is asked for again is run to its end.
         before = self._seen[variant.name].outcomes.get(study.point_of(claim))
-        looks_for_useful = self.options.criterion == "useful" and not variant.is_short
-        run.may_be_cut = (
-            self.options.cut > 0 and looks_for_useful and before is None and bool(study.window_ends)
-        )
+        run.may_be_cut = before is None and not variant.is_short and self.options.cut > 0
         self.running[slot.index] = run
         self.pool.start(slot, run_trial, (variant.trainable, trial, variant.rules), run.log)
 
@@ -303,14 +303,11 @@ class Coordinator:
         return found
 
     def _cut_if_lost(self, slot: Slot) -> bool:
-        """End a trial of ours early where it will hardly be useful; True where it was ended.
-
-        What is judged is whether it is useful, so nothing is cut where the search looks for the stable edge.
-        """
+        """End a trial of ours early where it will hardly be useful; True where it was ended."""
         run = self.running[slot.index]
         progress, name = run.shown.progress, run.variant.name
         ends_now = any(its is slot and isinstance(message, Ended) for its, message in self._unheard)
-        if not run.may_be_cut or ends_now:
+        if not run.may_be_cut or ends_now or self._shows_stable_edge(run):
             return False
         expected = self._prospect(name, self.studies[name].point_of(run.claim), progress.windows)
         if expected is None or expected.chance_useful >= self.options.cut:
@@ -337,6 +334,14 @@ class Coordinator:
                 f"it would end at about {expected.loss:.3f}"
             )
         return True
+
+    def _shows_stable_edge(self, run: Running) -> bool:
+        """Whether the search needs to know if this run diverges, which one that is cut does not tell."""
+        if self.options.criterion != "both":
+            return self.options.criterion == "stable"
+        state, x = self._latest[run.variant.name], math.log(run.claim.params[self.options.key])
+        low, high = interval(state.stable_S)
+        return low <= x <= high and high - low > math.log(self.options.resolution)
 
     def _prospect(self, name: str, point: Point, losses: Sequence[float]) -> Prospect | None:
         """What to expect of a run of ours, by its windows; None where there is nothing to compare with."""

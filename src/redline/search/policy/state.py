@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
 from types import MappingProxyType
@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.search.policy import ladder
-from redline.search.policy.curve import Posterior, Run, posterior
+from redline.search.policy.curve import Run
 from redline.search.policy.edges import interval, useful_edges
 from redline.search.policy.next_run import Target, ranked
 from redline.search.policy.points import Point, finite_losses, mean_losses
+from redline.search.policy.posterior import Posterior, posterior
 from redline.search.policy.prior import Prior
 from redline.stability import Outcome
 
@@ -115,10 +116,11 @@ def search_state(
     full = {point for point, its in outcomes.items() if its.cut is None}
     points = [Point(rung, seed) for rung in rungs for seed in range(question.seeds)]
     asked = [point for point in points if point not in full and point not in given_up]
+    if best is None:
+        asked = _where_something_may_learn(asked, outcomes)
     # Those that run are among the others, so that what the samples are does not depend on what runs.
     kept = _thinned(asked)
     candidates = [point for point in points if point in kept or (point in running and point not in full)]
-    pending = [index for index, point in enumerate(candidates) if point in running]
     its = posterior(
         _runs(outcomes, question, floor, best),
         x.tolist(),
@@ -129,6 +131,12 @@ def search_state(
         hints=[math.log(hint) for hint in hints],
     )
     useful_S = useful_edges(its, question.lost_share)
+    open_C = np.array(
+        [_is_open(point, question, outcomes, running, its, useful_S) for point in candidates], bool
+    )
+    its = replace(its, shares_SC=its.shares_SC[:, open_C], breaks_SC=its.breaks_SC[:, open_C])
+    candidates = [point for point, is_open in zip(candidates, open_C, strict=True) if is_open]
+    pending = [index for index, point in enumerate(candidates) if point in running]
     targets = _targets(question, its, useful_S)
     narrow = not targets
     if narrow:  # one more run would still narrow this
@@ -139,15 +147,18 @@ def search_state(
     gain = math.exp(widest * (1 - math.sqrt(1 - found[0][1]))) if found else None
     spent = sum(_share_of_run(outcome, max_steps) for outcome in outcomes.values())
     spent += float(cost_C[pending].sum())
+    is_spent = question.budget is not None and spent >= question.budget
     stopped: Stopped | None = None
     chosen = [candidates[index] for index, _ in found]
     first = _first(question, hints)
     if not outcomes and first not in given_up:
         ordered = [first, *(point for point in chosen if point != first)]
         chosen = [point for point in ordered if point not in running][:wanted]
+    elif not is_spent and (below := _must_be_tried(question, outcomes, floor, best, asked)):
+        chosen = [point for point in [below, *chosen] if point not in running][:wanted]
     elif narrow and best is not None:
         stopped = "resolution"
-    elif question.budget is not None and spent >= question.budget:
+    elif is_spent:
         stopped = "budget"
     elif not found:
         stopped = "runs"
@@ -241,6 +252,57 @@ def _good(
         return True
     shares = [share_of(its.val_loss, floor, best) for its in mine if its.val_loss is not None]
     return not shares or sum(shares) / len(shares) < question.lost_share
+
+
+def _is_open(
+    point: Point,
+    question: Question,
+    outcomes: Mapping[Point, Outcome],
+    running: Collection[Point],
+    its: Posterior,
+    useful_S: np.ndarray,
+) -> bool:
+    """False for a run that was cut, unless an edge may lie at its value: what it would end with is known well
+    enough.
+    """
+    if point in running or point not in outcomes:
+        return True
+    x = math.log(question.values[point.rung])
+    edges = [useful_S] * (question.criterion != "stable") + [its.stable_S] * (question.criterion != "useful")
+    return any(low <= x <= high for low, high in map(interval, edges))
+
+
+def _where_something_may_learn(asked: list[Point], outcomes: Mapping[Point, Outcome]) -> list[Point]:
+    """Those of rungs that were not tried, and below the first that was too large."""
+    tried = {point.rung for point in outcomes}
+    too_high = min(
+        (point.rung for point, its in outcomes.items() if its.diverged and its.reason != "no_learning"),
+        default=math.inf,
+    )
+    return [point for point in asked if point.rung not in tried and point.rung < too_high]
+
+
+def _must_be_tried(
+    question: Question,
+    outcomes: Mapping[Point, Outcome],
+    floor: float | None,
+    best: float | None,
+    asked: Sequence[Point],
+) -> Point | None:
+    """A run at a smaller value, where the only useful one that was tried is the smallest.
+
+    How much can be learned, of which a share is lost, is not known then.
+    """
+    means, lowest = mean_losses(outcomes), min((point.rung for point in outcomes), default=0)
+    if best is None or next(iter(means)) != lowest:
+        return None
+    useful = [rung for rung, loss in means.items() if share_of(loss, floor, best) < question.lost_share]
+    lower = [point for point in asked if point.rung < lowest]
+    if not lower or useful != [lowest]:
+        return None
+    # A close neighbour tells the same.
+    far = [point for point in lower if 2 * question.values[point.rung] <= question.values[lowest]]
+    return far[-1] if far else lower[0]
 
 
 def _first(question: Question, hints: Sequence[float]) -> Point:
