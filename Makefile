@@ -32,7 +32,7 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: setup ## the demo: search the largest stable LR of four variants on Shakespeare (about 6 minutes on 2 cores)
+run: setup ## the demo: up to which LR are four variants useful, and stable? on Shakespeare (about 6 minutes on 2 cores)
 	@$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
 
 test: setup ## all tests
@@ -66,7 +66,10 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 	$(PY) bench/logging_cost.py
 	$(PY) bench/monitor_cost.py
 	$(PY) bench/attention_paths.py
+	$(PY) bench/calibration.py
 	$(PY) bench/search_replay.py
+	$(PY) bench/cut.py
+	$(PY) bench/gate_noise.py
 	$(PY) bench/search_idle.py
 	$(PY) bench/worker_scaling.py
 	$(PY) bench/report_speed.py

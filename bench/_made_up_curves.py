@@ -72,7 +72,7 @@ FAMILIES: dict[str, Callable[[random.Random], Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class MadeUp:
-    """One variant. ``places``: logs of the lowest and the highest LR. Seeds are drawn anew for each search."""
+    """One variant. ``places``: logs of the lowest and the highest LR. Every search draws its own seeds."""
 
     family: str
     shape: Callable[[np.ndarray], np.ndarray]

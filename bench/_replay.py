@@ -20,6 +20,7 @@ TABLES = [BENCH / "grid_tiny.csv", BENCH / "grid_tiny_unseen.csv"]
 FLOOR = 5.681  # nats: the unigram entropy of the Shakespeare corpus at vocab 1024
 LOST = 0.25
 
+
 def question(ladder: Sequence[float], seeds: int, **changes: Any) -> Question:
     """What a search asks by default, on a ladder that does not grow: nothing was recorded beyond it."""
     told: Any = OmegaConf.to_container(shipped("hydra/sweeper/max_lr"))
@@ -86,7 +87,7 @@ def crossing(grid: Grid, seeds: Sequence[int], floor: float, lost_share: float =
 
 
 def read_grids(paths: Sequence[Path], max_steps: int, floor: float) -> list[Grid]:
-    """The variants of some tables, each with the seeds that have every rung. Columns as in ``grid_tiny.csv``."""
+    """The variants of tables, each with the seeds that have every rung. Columns as in ``grid_tiny.csv``."""
     found: dict[str, dict[tuple[float, int], Outcome]] = {}
     for path in paths:
         with path.open(newline="") as file:

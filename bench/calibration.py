@@ -1,9 +1,10 @@
-"""How often the 90% interval of an edge holds the truth, and how often the gate calls an unchanged variant worse.
+"""How often the 90% interval of an edge holds the truth, and how often the gate calls an unchanged one worse.
 
 Simulated searches: made-up variants of several families of curves, on ladders of several ratios, with one and
-three seeds. In a cell (a family, a ratio, a number of seeds) each variant differs: where its edge lies, how steep
-it is, how much seeds differ (0.05 to 0.5 in log LR, even in its log), how loud runs are. The truth is the
-crossing of the curve averaged over all seeds. Each variant is searched twice, with other seeds, for the gate.
+three seeds. In a cell (a family, a ratio, a number of seeds) each variant differs: where its edge lies, how
+steep it is, how much seeds differ (0.05 to 0.5 in log LR, even in its log), how loud runs are. The truth is
+the crossing of the curve averaged over all seeds. Each variant is searched twice, with other seeds, for the
+gate.
 
 Recorded grids: searches with some of the seeds, held against the whole grid of the others.
 """
@@ -126,9 +127,10 @@ def simulations(arguments: argparse.Namespace) -> dict[str, object]:
         worse.append(fmean(called_worse(*(its.samples for its in pair), CONFIDENCE) for pair in pairs))
         above = fmean(its.missed_low for its in each)
         print(
-            f"{cell.family:6} {cell.ratio:4} {cell.seeds} | {held[-1]:5.1%} ({1 - held[-1] - above:4.1%}, {above:4.1%})"
-            f" | {fmean(its.stable for its in each):5.1%} | x{math.exp(median(its.log_width for its in each)):.2f}"
-            f" | {fmean(its.runs for its in each):4.1f} | {worse[-1]:.1%}",
+            f"{cell.family:6} {cell.ratio:4} {cell.seeds} | {held[-1]:5.1%} "
+            f"({1 - held[-1] - above:4.1%}, {above:4.1%}) | {fmean(its.stable for its in each):5.1%} | "
+            f"x{math.exp(median(its.log_width for its in each)):.2f} | "
+            f"{fmean(its.runs for its in each):4.1f} | {worse[-1]:.1%}",
             flush=True,
         )
     print(f"all: {fmean(held):.1%}")
@@ -142,11 +144,11 @@ def simulations(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def recorded(grids: Sequence[Grid], seeds: int) -> dict[str, object]:
-    """Searches with every choice of ``seeds`` seeds, held against the whole grid of those left out, which is read by
-    the same curve.
+    """Searches with every choice of ``seeds`` seeds, held against the whole grid of those left out, which is
+    read by the same curve.
 
-    What was left out is a few seeds too, and knows the truth to within its own interval. So the 90% interval of the
-    ratio of both is to hold 1; how often the search's alone holds the other's middle is printed beside it.
+    What was left out is a few seeds too, and knows the truth to within its own interval. So the 90% interval
+    of the ratio of both is to hold 1; how often the search's alone holds the other's middle stands beside it.
     """
     held, plain, widths = [], [], []
     luck = np.random.default_rng(0)
@@ -155,7 +157,9 @@ def recorded(grids: Sequence[Grid], seeds: int) -> dict[str, object]:
             rest = [seed for seed in grid.seeds if seed not in chosen]
             if not rest:
                 continue
-            edges = np.minimum(grid.search(question(grid.ladder, seeds), chosen).useful_S, math.log(grid.ladder[-1]) + 1)
+            edges = np.minimum(
+                grid.search(question(grid.ladder, seeds), chosen).useful_S, math.log(grid.ladder[-1]) + 1
+            )
             others = grid.whole(question(grid.ladder, len(rest)), rest).useful_S
             low, high = interval(luck.permutation(edges) - others)
             held.append(low <= 0 <= high)
@@ -165,8 +169,9 @@ def recorded(grids: Sequence[Grid], seeds: int) -> dict[str, object]:
     if not held:
         return {}
     print(
-        f"recorded, {seeds} seed(s), {len(held)} searches: interval x{math.exp(median(widths)):.2f}; the ratio to the "
-        f"seeds left out holds 1 in {fmean(held):.1%}, the interval their edge in {fmean(plain):.1%}"
+        f"recorded, {seeds} seed(s), {len(held)} searches: interval x{math.exp(median(widths)):.2f}; the "
+        f"ratio to the seeds left out holds 1 in {fmean(held):.1%}, the interval has their edge in "
+        f"{fmean(plain):.1%}"
     )
     return {
         f"recorded/{seeds}_seeds": at_least(0.85, fmean(held)),

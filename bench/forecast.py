@@ -2,15 +2,15 @@
 
 Its limits (`conf/divergence/default.yaml`) were set on two variants with one seed. Its form was chosen with a
 look at others; the figures that count are those of variants, seeds and a shape that were recorded afterwards.
-A run is diverged by a rule as it ran, or by `degraded` against the smaller rates of its variant and seed,
-in `grid_tiny.csv` or among the curves.
+A run has diverged by a rule as it ran, or it is lost: it ended above the best smaller rate of its variant and
+seed, in `grid_tiny.csv` or among the curves, by at least `lost_share` of what that one learned.
 
-The lead is the verdict's step less the warning's. For `degraded` the verdict comes at the run's end, so
-beside it stands the lead over the loss: over the first step since which the smoothed loss has stayed above
-the loss at initialisation (for the rules judged while training), or more than the tolerance of `degraded`
-above that of the best smaller rate recorded. That is hindsight: no one who watches the loss could have known
-by then that it would stay there. Of a run whose loss shows it before the first reading after the start, no
-reading can warn ahead of it: those are counted apart.
+The lead is the step at which that is known less the warning's. A lost run is known at its end, so beside it
+stands the lead over the loss: over the first step since which the smoothed loss has stayed above the loss at
+initialisation (for the rules judged while training), or above that of the best smaller rate recorded by what
+makes a run lost. That is hindsight: no one who watches the loss could have known by then that it would stay
+there. Of a run whose loss shows it before the first reading after the start, no reading can warn ahead of it:
+those are counted apart.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from _harness import ROOT, finish, measured
+from _replay import FLOOR, LOST
 from record_curves import CURVES, EVERY, LOOKED_AT, TINY, TUNED, UNSEEN
 from record_grid import TABLE, rows_of
 from redline.stability import Forecaster, build_forecaster
@@ -45,7 +46,7 @@ class Curve:
     seed: int
     shape: tuple[int, int]  # width, layers
     lr: float
-    reason: str  # empty for a stable run
+    reason: str  # the rule that broke, or lost; empty for a useful run
     step: int
     val_loss: float
     smoothed: np.ndarray
@@ -107,20 +108,20 @@ def smoothed(losses: np.ndarray) -> np.ndarray:
 
 
 def judge(curve: Curve, curves: Sequence[Curve]) -> None:
-    """Rule 5, and the step since which the loss shows what the verdict says."""
-    tolerance = DIVERGENCE.degraded.tolerance
+    """Whether a run is lost, and the step since which the loss shows how it ends."""
     smaller = [
         other
         for other in curves
         if other.group == curve.group and other.lr < curve.lr and math.isfinite(other.val_loss)
     ]
-    losses = [other.val_loss for other in smaller] + grid_losses(curve)
-    if not curve.reason and curve.val_loss > min(losses, default=math.inf) + tolerance:
-        curve.reason = "degraded"
-    if curve.reason == "degraded" and smaller:
+    best = min([curve.val_loss, *(other.val_loss for other in smaller), *grid_losses(curve)])
+    allowed = LOST * (FLOOR - best)
+    if not curve.reason and curve.val_loss - best >= allowed:
+        curve.reason = "lost"
+    if curve.reason == "lost" and smaller:
         gentle = min(smaller, key=lambda other: other.val_loss)
-        curve.loss_shows = last_run_of(curve.smoothed > gentle.smoothed + tolerance)
-    elif curve.reason and curve.reason != "degraded":
+        curve.loss_shows = last_run_of(curve.smoothed > gentle.smoothed + allowed)
+    elif curve.reason and curve.reason != "lost":
         curve.loss_shows = last_run_of(curve.smoothed > curve.smoothed[0])
 
 
@@ -160,15 +161,15 @@ class Score:
 def evaluate(title: str, curves: Iterable[Curve], every: int) -> dict[str, float | None]:
     """Prints a line a run and a summary; gives the figures."""
     print(f"{title}, a reading every {every} steps")
-    scores = {"online": Score(), "degraded": Score(), "stable": Score()}
+    scores = {"online": Score(), "lost": Score(), "useful": Score()}
     for curve in curves:
         _, forecaster = build_forecaster(DIVERGENCE)
         assert forecaster is not None
         warned = curve.forecast(forecaster, every)
         said = "" if forecaster.forecast is None else f"warned at {warned}: {forecaster.forecast.reason}"
-        print(f"  {curve.name:34} {curve.reason or 'stable':10} {said}")
-        at_end = curve.reason in ("degraded", "no_learning")
-        score = scores["stable" if not curve.reason else "degraded" if at_end else "online"]
+        print(f"  {curve.name:34} {curve.reason or 'useful':10} {said}")
+        at_end = curve.reason in ("lost", "no_learning")
+        score = scores["useful" if not curve.reason else "lost" if at_end else "online"]
         score.runs += 1
         if warned is not None:
             score.leads.append(curve.step - warned)
@@ -176,15 +177,15 @@ def evaluate(title: str, curves: Iterable[Curve], every: int) -> dict[str, float
                 at_once = curve.loss_shows <= every
                 leads = score.bad_at_once if at_once else score.leads_over_loss
                 leads.append(curve.loss_shows - warned)
-    for kind in ("online", "degraded"):
+    for kind in ("online", "lost"):
         score = scores[kind]
         print(f"  {kind}: {score.figures()}")
         print(f"    over the loss {sorted(score.leads_over_loss)}, bad at once {sorted(score.bad_at_once)}")
-    stable = scores.pop("stable")
-    alarms = len(stable.leads) / stable.runs if stable.runs else None
-    print(f"  stable: {len(stable.leads)} false alarms in {stable.runs} runs")
+    useful = scores.pop("useful")
+    alarms = len(useful.leads) / useful.runs if useful.runs else None
+    print(f"  useful: {len(useful.leads)} false alarms in {useful.runs} runs")
     figures = {f"{kind}/{key}": its for kind, score in scores.items() for key, its in score.figures().items()}
-    return {**figures, "stable/runs": stable.runs, "false_alarms_per_stable_run": alarms}
+    return {**figures, "useful/runs": useful.runs, "false_alarms_per_useful_run": alarms}
 
 
 def show_room(curves: Sequence[Curve]) -> None:
@@ -198,7 +199,7 @@ def show_room(curves: Sequence[Curve]) -> None:
             shares = np.array([forecaster.share(index * EVERY) for index in range(len(values))])
             peak = np.nanmax((values[1:] - values[0]) / shares[1:])
             peaks.append((float(peak), its.norm, its.reason))
-        text = ", ".join(f"{peak:.3g} {norm} {reason or 'stable'}" for peak, norm, reason in sorted(peaks))
+        text = ", ".join(f"{peak:.3g} {norm} {reason or 'useful'}" for peak, norm, reason in sorted(peaks))
         print(f"  peaks of {name}: {text}")
 
 

@@ -1,95 +1,71 @@
-"""How often the stability gate calls a variant worse that is not: the same one, searched with another seed.
+"""How often the gate calls a variant worse that is not, and how often it finds one that is.
 
-Every variant of `grid_tiny.csv` is searched with each of its three seeds alone, and every answer held against
-the two others: no such pair should differ. Beside them pairs that should: a variant against one whose edge,
-by the vote of all three seeds, lies at least four rungs lower.
+Recorded variants are searched with one seed and with three. Of a pair of one variant with other seeds neither
+should be worse. Of a pair of variants whose useful edges lie at least a factor of four apart, by all recorded
+seeds, the lower should be.
 """
 
 import itertools
-from dataclasses import dataclass
-from statistics import fmean, variance
+import math
+from statistics import fmean
 
-from _harness import at_least, at_most, finish
-from record_grid import TABLE
+from _harness import Bar, at_least, at_most, finish
+from _replay import FLOOR, TABLES, Grid, crossing, question, read_grids
 from redline.gate.__main__ import CONFIDENCE, TOLERANCE
-from redline.gate.compare import compare_loss, compare_lr, edge_interval
+from redline.gate.compare import Edge, compare_edge, compare_loss, stable_edge, useful_edge
 from redline.search.policy.answer import variant_result
-from redline.search.policy.state import Question, search_state
-from redline.search.policy.verdicts import Point
 from redline.search.result import VariantResult
 from redline.search.trainable import Facts
-from search_replay import LADDER, RULES, SWEEPER, Outcomes, Replay, recorded
+
+APART = math.log(4)
+MAX_STEPS = 250
 
 
-@dataclass(frozen=True)
-class Searched:
-    norm: str
-    edge: int  # the rung, by the vote of all seeds
-    result: VariantResult  # of a search with one seed
+def searched(grid: Grid, seeds: tuple[int, ...]) -> VariantResult:
+    state = grid.search(question(grid.ladder, len(seeds)), seeds)
+    return variant_result(state, Facts(max_steps=grid.max_steps))
 
 
-def search(grid: Outcomes) -> VariantResult:
-    question, seen = Question(LADDER, 1, SWEEPER.vote, SWEEPER.doubt), {}
-    while not (now := search_state(question, RULES, seen)).answered:
-        assert now.plan.needed is not None
-        seen[now.plan.needed] = grid[now.plan.needed]
-    return variant_result(now, Facts(max_steps=250))
+def judged(grids: list[Grid], seeds: int) -> dict[str, Bar]:
+    found = {
+        (grid.norm, chosen): searched(grid, chosen)
+        for grid in grids
+        for chosen in itertools.combinations(grid.seeds, seeds)
+    }
+    edges = {grid.norm: crossing(grid, grid.seeds, FLOOR) for grid in grids}
+    ladder = grids[0].ladder
+    assert all(grid.ladder == ladder for grid in grids)
 
+    def fell(before: Edge, now: Edge) -> bool:
+        return compare_edge(before, now, ladder, CONFIDENCE).worse
 
-def alone(replay: Replay) -> Searched:
-    """With the first seed of the replay's order."""
-    grid = {Point(point.rung, 0): its for point, its in replay.grid.items() if point.seed == 0}
-    return Searched(replay.name, replay.edge, search(grid))
-
-
-def seed_noise(replays: list[Replay]) -> tuple[float, int]:
-    """The standard deviation of the final loss between seeds, in nats, and over how many cells it is pooled:
-    those at a variant's edge or below it.
-    """
-    cells = [
-        [replay.grid[Point(rung, seed)].val_loss for seed in range(3)]
-        for replay in replays
-        for rung in range(replay.edge + 1)
-    ]
-    return fmean(variance(losses) for losses in cells) ** 0.5, len(cells)
-
-
-def point_below(before: VariantResult, now: VariantResult) -> bool:
-    """The simpler definition that was not taken: the new rung lies below the baseline's interval."""
-    was = edge_interval(before, LADDER)
-    return was is not None and (now.max_stable_lr or 0.0) < was[0]
+    same, lower = [], []
+    for (norm, chosen), (other, others) in itertools.permutations(found, 2):
+        pair = found[norm, chosen], found[other, others]
+        if norm == other and not {*chosen} & {*others}:
+            same.append(pair)
+        elif edges[norm] - edges[other] >= APART:
+            lower.append(pair)
+    useful = [fell(useful_edge(before), useful_edge(now)) for before, now in same]
+    stable = [fell(stable_edge(before), stable_edge(now)) for before, now in same]
+    loss = [compare_loss(before, now, TOLERANCE, CONFIDENCE).worse for before, now in same]
+    apart = [fell(useful_edge(before), useful_edge(now)) for before, now in lower]
+    print(f"{seeds} seed(s): {len(same)} pairs of one variant, {len(lower)} whose edges are apart")
+    bars: dict[str, Bar] = {}
+    for name, worse, bar in (
+        ("useful_called_worse", useful, at_most(0.05, fmean(useful))),
+        ("stable_called_worse", stable, at_most(0.05, fmean(stable))),
+        ("loss_called_worse", loss, at_most(0.1, fmean(loss))),
+        ("lower_found", apart, at_least(0.9, fmean(apart))),
+    ):
+        print(f"  {name}: {sum(worse)} of {len(worse)}, {fmean(worse):.1%}", flush=True)
+        bars[f"{seeds}_seeds/{name}"] = bar
+    return bars
 
 
 def main() -> None:
-    # Every second order of three seeds begins with another one.
-    replays = recorded(TABLE, 250, 50)
-    noise, cells = seed_noise(list({replay.name: replay for replay in replays}.values()))
-    print(f"between seeds the loss differs by {noise:.3f} nats (standard deviation, {cells} stable cells)")
-    searched = [alone(replay) for replay in replays[::2]]
-    same, lower = [], []
-    for a, b in itertools.permutations(searched, 2):
-        if a.norm == b.norm:
-            same.append((a.result, b.result))
-        elif a.edge - b.edge >= 4:
-            lower.append((a.result, b.result))
-    at_one_rate = [pair for pair in same if pair[0].max_stable_lr == pair[1].max_stable_lr]
-    lr_alarms, simple_alarms, found, simple_found = (
-        fmean(is_worse(*pair) for pair in pairs)
-        for pairs, is_worse in (
-            (same, lambda a, b: compare_lr(a, b, LADDER).worse),
-            (same, point_below),
-            (lower, lambda a, b: compare_lr(a, b, LADDER).worse),
-            (lower, point_below),
-        )
-    )
-    loss_alarms = fmean(compare_loss(a, b, TOLERANCE, CONFIDENCE).worse for a, b in same)
-    print(f"{len(same)} pairs of one variant with two seeds, {len(at_one_rate)} with the same max stable LR;")
-    print(f"{len(lower)} pairs of variants whose edges are four rungs or more apart")
-    print(f"LR called worse: {lr_alarms:.1%} of the first, {found:.1%} of the second")
-    print(f"  where the new rung below the interval is enough: {simple_alarms:.1%} and {simple_found:.1%}")
-    print(f"loss called worse: {loss_alarms:.1%} of the first")
-    bars = {"lr/false_alarms": at_most(0.05, lr_alarms), "lr/found": at_least(0.9, found)}
-    finish("gate_noise", {**bars, "loss/false_alarms": at_most(0.1, loss_alarms)})
+    grids = read_grids(TABLES, MAX_STEPS, FLOOR)
+    finish("gate_noise", judged(grids, 1) | judged(grids, 3))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def make_search(folder: Path) -> Stores:
     def fake(rung: int, seed: int) -> Fake:
         diverged = rung == RUNGS - 1
         curves = norms(STEPS, LAYERS, size=1.0 + rung + seed / 10) | logits | loss
-        return Fake(rung, seed, 4.0 + rung / 10 + seed / 100, "no_learning" if diverged else None, curves=curves)
+        return Fake(
+            rung, seed, 4.0 + rung / 10 + seed / 100, "no_learning" if diverged else None, curves=curves
+        )
 
     runs = [fake(rung, seed) for rung in range(RUNGS) for seed in range(SEEDS)]
     add_search(stores, "large", {f"variant_{index}": runs for index in range(VARIANTS)}, seeds=SEEDS)

@@ -1,9 +1,9 @@
-"""How narrow an interval the search gets from a recorded grid, and at what share of the grid's optimizer steps.
+"""How narrow an interval the search gets from a recorded grid, and at what share of the grid's steps.
 
-Three seeds of every recorded variant, and all choices of three where more were recorded. Beside the search stand
-runs that are chosen otherwise and read by the same curve: in random order, by Optuna's TPE, and a plain grid of
-evenly spaced rungs; each is read once it has spent as many steps as the search. The truth is the whole grid,
-read by the same curve.
+Three seeds of every recorded variant, and all choices of three where more were recorded. Beside the search
+stand runs that are chosen otherwise and read by the same curve: in random order, by Optuna's TPE, and a plain
+grid of evenly spaced rungs; each is read once it has spent as many steps as the search. The truth is the
+whole grid, read by the same curve.
 """
 
 import argparse
@@ -113,8 +113,9 @@ def evenly(replay: Replay, luck: random.Random) -> Iterator[Point]:
 
 
 def tpe(replay: Replay, luck: random.Random) -> Iterator[Point]:
-    """Optuna's sampler of rungs, seeds in turn; a run's value is its LR, 0 where it is lost or has diverged."""
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=luck.randrange(2**31)))
+    """Optuna's sampler of rungs, seeds in turn; a run's value is its LR, 0 where it is not useful."""
+    sampler = optuna.samplers.TPESampler(seed=luck.randrange(2**31))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     seen: dict[Point, Outcome] = {}
     for _ in range(20 * len(replay.points)):
         trial = study.ask()
@@ -122,7 +123,9 @@ def tpe(replay: Replay, luck: random.Random) -> Iterator[Point]:
         left = [seed for seed in range(len(replay.seeds)) if Point(rung, seed) not in seen]
         point = Point(rung, left[0] if left else 0)
         outcome = replay.run(point)
-        smaller = [its.val_loss for its in seen.values() if its.val_loss is not None and its.value <= outcome.value]
+        smaller = [
+            its.val_loss for its in seen.values() if its.val_loss is not None and its.value <= outcome.value
+        ]
         loss = replay.floor if outcome.val_loss is None else outcome.val_loss
         best = min([*smaller, loss])
         useful = not outcome.diverged and loss - best < 0.25 * (replay.floor - best)
@@ -140,7 +143,9 @@ def replays(grids: Sequence[Grid], floor: float) -> list[Replay]:
     ]
 
 
-def by_variant(found: Sequence[tuple[Replay, Answer]], value: Callable[[Replay, Answer], float]) -> list[float]:
+def by_variant(
+    found: Sequence[tuple[Replay, Answer]], value: Callable[[Replay, Answer], float]
+) -> list[float]:
     """The median over a variant's choices of seeds, for each variant."""
     names = dict.fromkeys(replay.grid.norm for replay, _ in found)
     return [median(value(*its) for its in found if its[0].grid.norm == name) for name in names]
@@ -181,8 +186,8 @@ def main() -> None:
         off = [rungs_off(*its) for its in found]
         scores[name] = ratio, share, fmean(its == 0 for its in off), fmean(its <= 1 for its in off)
         print(
-            f"{name:18} interval x{ratio:.2f} at {share:.1%} of the steps; {scores[name][2]:.1%} on the rung of the "
-            f"whole grid, {scores[name][3]:.1%} within one"
+            f"{name:18} interval x{ratio:.2f} at {share:.1%} of the steps; {scores[name][2]:.1%} on the rung "
+            f"of the whole grid, {scores[name][3]:.1%} within one"
         )
     for name in dict.fromkeys(replay.grid.norm for replay in all_replays):
         mine = [found for found in ours if found[0].grid.norm == name]

@@ -30,8 +30,11 @@ def seconds(workers: int, threads: int, steps: int, tokens: Path) -> float:
         command = [
             *(sys.executable, ROOT / "src" / "train.py", "-m"),
             *("norm=baseline,qk,qkv,qk_fc", "lr=0.002,0.003"),
-            *("divergence.no_learning=null", "divergence.degraded=null", "trainer.accelerator=cpu"),
+            *(f"divergence.{rule}=null" for rule in ("blow_up", "no_return", "no_learning")),
+            *("schedule.warmup_steps=1", "trainer.accelerator=cpu"),
             *(f"trainer.max_steps={steps}", f"trainer.threads={threads}", f"data.cache_dir={tokens}"),
+            # Both rungs of every variant, and no others.
+            *("hydra.sweeper.extend=false", "hydra.sweeper.resolution=1.001", "hydra.sweeper.settled=1"),
             f"hydra.sweeper.workers={workers}",
         ]
         started = time.monotonic()

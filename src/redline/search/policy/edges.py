@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from redline.search.policy.curve import Posterior
+from redline.search.policy.posterior import Posterior
 
 
 def lost_shares(its: Posterior) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be narrowed: an edge in samples (S), and what each candidate's run would show of it (S, C)."""
+    """What is to be narrowed: an edge in samples (S), and what each candidate's run would show of it."""
 
     edge_S: np.ndarray
     shown_SC: np.ndarray
@@ -17,18 +17,18 @@ class Target:
 def ranked(
     targets: Sequence[Target], cost_C: np.ndarray, pending: Sequence[int], count: int
 ) -> list[tuple[int, float]]:
-    """The best ``count`` candidates, each chosen as if those before it were running too, and how far each narrows
-    the edges' variance (a share from 0 to 1).
+    """The best ``count`` candidates, each chosen as if those before it were running too, and by which share
+    each narrows the edges' variance.
 
-    The variance that is left is that of a linear regression of the edge on what the run would show. ``pending``:
-    the candidates that run already. ``cost_C``: as a share of a full run.
+    The variance that is left is that of a linear regression of the edge on what the run would show.
+    ``pending``: the candidates that run already. ``cost_C``: as a share of a full run.
     """
     left = [(_centred(_winsorized(its.edge_S)), _centred(its.shown_SC)) for its in targets]
     for index in pending:
         left = [_without(edge_S, shown_SC, index) for edge_S, shown_SC in left]
     asked = np.ones(len(cost_C), bool)
     asked[list(pending)] = False
-    found = []
+    found: list[tuple[int, float]] = []
     while asked.any() and len(found) < count:
         narrowed_TC = np.array([_explained(edge_S, shown_SC) for edge_S, shown_SC in left])
         worth_C = -np.log1p(-np.minimum(narrowed_TC, 0.999)).sum(axis=0) / cost_C

@@ -1,4 +1,4 @@
-"""What is known of a variant's curve before its first run; the numbers are in conf/hydra/sweeper/max_lr.yaml."""
+"""What is assumed of a curve before its first run; conf/hydra/sweeper/max_lr.yaml has the numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,7 +9,9 @@ from annotated_types import Len
 from redline.bounds import Positive, check_value
 from redline.errors import UserError
 
-Pair = Annotated[tuple[Positive, Positive], Len(2, 2)]  # a median, and the standard deviation of the logarithm
+Pair = Annotated[
+    tuple[Positive, Positive], Len(2, 2)
+]  # a median, and the standard deviation of the logarithm
 
 
 @dataclass(frozen=True)
@@ -41,4 +43,7 @@ def read_prior(told: Any, key: str) -> Prior:
     values = {name: list(its) if isinstance(its, list | tuple) else its for name, its in told.items()}
     for name in names:
         check_value(f"{key}.{name}", values[name], hints[name])
-    return Prior(**{name: tuple(its) if isinstance(its, list) else its for name, its in values.items()})
+    numbers: dict[str, Any] = {
+        name: tuple(its) if isinstance(its, list) else its for name, its in values.items()
+    }
+    return Prior(**numbers)

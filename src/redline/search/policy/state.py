@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.search.policy import ladder
-from redline.search.policy.curve import Posterior, Run, posterior
+from redline.search.policy.curve import Run
 from redline.search.policy.edges import interval, useful_edges
 from redline.search.policy.next_run import Target, ranked
 from redline.search.policy.points import Point, finite_losses, mean_losses
+from redline.search.policy.posterior import Posterior, posterior
 from redline.search.policy.prior import Prior
 from redline.stability import Outcome
 
