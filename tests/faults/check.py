@@ -14,7 +14,8 @@ from subject import Subject
 
 from redline.search.store.storage import open_storage
 
-_ANSWER = ("max_useful_rung", "first_diverged_lr", "censored", "first_diverged_reason")
+_ANSWER = ("max_useful_lr", "max_useful_lr_90", "max_stable_lr", "max_stable_lr_90", "max_useful_rung")
+_ANSWER += ("first_diverged_lr", "censored", "stable_censored", "first_diverged_reason")
 _OUTCOME = ("reason", "step", "val_loss", "initial_loss", "train_loss", "spikes")
 
 

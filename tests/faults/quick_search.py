@@ -11,10 +11,10 @@ from redline.command_line import user_errors
 from redline.search import SearchResult
 
 LADDER = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-# Edges by a rule while training, by the search's rule, and none; each seed has a loss of its own.
+# Edges by a rule while training, by the curve, and none; each seed has a loss of its own.
 _VARIANTS = {
     "diverges": {"edge": 0.8},
-    "degrades": {"edge": 9, "losses": {"1.6": 4.6, "3.2": 5.2}},
+    "is_lost": {"edge": 9, "losses": {"1.6": 4.6, "3.2": 5.2}},
     "stable": {"edge": 9},
 }
 
@@ -34,6 +34,9 @@ def main() -> None:
             {name: {**fake, **its} for name, its in _VARIANTS.items()},
             ladder=LADDER,
             seeds=3,
+            # All of the grid is run: which runs a search chooses depends on the order in which they end.
+            resolution=1.0001,
+            settled=1.0,
             retries=100_000,
             heartbeat_every=0.2,
             heartbeat_timeout=3.0,

@@ -180,6 +180,11 @@ def real() -> list[str]:
         "trainer.checkpoint_every=5",
         "hydra.sweeper.workers=2",
         "hydra.sweeper.report_timeout=null",
+        # All of the grid is run: which runs a search chooses depends on the order in which they end.
+        "hydra.sweeper.resolution=1.0001",
+        "hydra.sweeper.settled=1",
+        "hydra.sweeper.extend=false",
+        "hydra.sweeper.cut=0",
         "hydra.sweeper.retries=100000",
         "hydra.sweeper.heartbeat_every=0.5",
         "hydra.sweeper.heartbeat_timeout=10",

@@ -12,9 +12,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 ANSWER = {
     "qk": {
+        "max_useful_lr": 0.15,
+        "max_useful_lr_90": [0.1, 0.2],
+        "max_stable_lr": 0.15,
+        "max_stable_lr_90": [0.1, 0.2],
         "max_useful_rung": 0.1,
         "first_diverged_lr": 0.2,
         "censored": None,
+        "stable_censored": None,
         "val_losses": {"0": 4.123456789, "1": 4.2},
         "first_diverged_reason": "blow_up",
         "trials": 3,
