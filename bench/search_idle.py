@@ -123,7 +123,7 @@ def searched(clock: Clock, *, barrier: bool) -> Clock:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     rounds = parser.parse_args().rounds
     grids = read_grids(TABLES[:1], MAX_STEPS, FLOOR)
     few = {grid.norm: Variant(grid, grid.seeds[:SEEDS]) for grid in grids}

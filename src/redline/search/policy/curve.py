@@ -46,7 +46,7 @@ class Run:
     spread: float = 0.0
 
 
-class Data:
+class Evidence:
     """Runs as arrays (N: those that did not diverge; K: seeds)."""
 
     def __init__(self, runs: Sequence[Run], seeds: int) -> None:
@@ -159,49 +159,49 @@ def moments(draws_DP: np.ndarray, x_N: np.ndarray) -> Moments:
     return Moments(mean_DN, curve_DQN - mean_DN[:, None], best_DQN.mean(axis=1))
 
 
-def covariance_of(draws_DP: np.ndarray, at: Moments, data: Data, known: Known) -> np.ndarray:
+def covariance_of(draws_DP: np.ndarray, at: Moments, told: Evidence, known: Known) -> np.ndarray:
     """Of the shares that were seen."""
-    size = len(data.x_N)
+    size = len(told.x_N)
     height_D, noise_D, offset_D = (np.exp(2 * draws_DP[:, its]) for its in (HEIGHT, NOISE, OFFSET))
     shift_DNN = np.matmul(at.away_DQN.transpose(0, 2, 1), at.away_DQN) / _NODES
     ours_D = shift_of(draws_DP)[1]
     covariance = ours_D[:, None, None] * shift_DNN + offset_D[:, None, None]
-    covariance *= data.same_NN
+    covariance *= told.same_NN
     covariance += known.best**2 * at.best_DN[:, :, None] * at.best_DN[:, None]
-    covariance += height_D[:, None, None] * known.kernels(data.x_N, data.x_N)[known.length_index(draws_DP)]
+    covariance += height_D[:, None, None] * known.kernels(told.x_N, told.x_N)[known.length_index(draws_DP)]
     own = np.arange(size)
     covariance[:, own, own] += (
-        (1 - ours_D[:, None]) * shift_DNN[:, own, own] + noise_D[:, None] + data.spread_N**2
+        (1 - ours_D[:, None]) * shift_DNN[:, own, own] + noise_D[:, None] + told.spread_N**2
     )
     return covariance
 
 
-def log_likelihood(draws_DP: np.ndarray, data: Data, known: Known) -> np.ndarray:
+def log_likelihood(draws_DP: np.ndarray, told: Evidence, known: Known) -> np.ndarray:
     """Of the shares that were seen, up to a constant."""
-    if not len(data.x_N):
+    if not len(told.x_N):
         return np.zeros(len(draws_DP))
-    at = moments(draws_DP, data.x_N)
-    root_DNN = np.linalg.cholesky(covariance_of(draws_DP, at, data, known))
-    white_DN = np.linalg.solve(root_DNN, (data.share_N - at.mean_DN)[..., None])[..., 0]
+    at = moments(draws_DP, told.x_N)
+    root_DNN = np.linalg.cholesky(covariance_of(draws_DP, at, told, known))
+    white_DN = np.linalg.solve(root_DNN, (told.share_N - at.mean_DN)[..., None])[..., 0]
     diagonal_DN = np.diagonal(root_DNN, axis1=1, axis2=2)
     return -0.5 * (white_DN**2).sum(axis=1) - np.log(diagonal_DN).sum(axis=1)
 
 
-def log_breaks(data: Data, known: Known) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def log_breaks(told: Evidence, known: Known) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A grid of where half of the seeds diverge (its log) and of how much seeds differ there; the log of how
     well each explains the verdicts. Each seed diverges from a value between the two that it has shown.
     """
     (middle, spread), edges = known.prior.seed_break, np.linspace(known.low, known.high, _EDGES)
     widths = middle * np.exp(spread * ndtri((np.arange(_WIDTHS) + 0.5) / _WIDTHS))
     edge_B, width_B = (its.ravel() for its in np.meshgrid(edges, widths))
-    below_BK, above_BK = break_ends(edge_B, width_B, data)
+    below_BK, above_BK = break_ends(edge_B, width_B, told)
     ordered_BK = ndtr(above_BK) - ndtr(below_BK)
     each_BK = ndtr(above_BK) * ndtr(-below_BK)  # where a seed ran stably above a run that diverged
-    likelihood_BK = np.where(data.high_K > data.low_K, ordered_BK, each_BK)
+    likelihood_BK = np.where(told.high_K > told.low_K, ordered_BK, each_BK)
     log_B = np.log(likelihood_BK.clip(0) * (1 - _LAPSE) + _LAPSE).sum(axis=1)
     return edge_B, width_B, log_B
 
 
-def break_ends(edge: np.ndarray, width: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
+def break_ends(edge: np.ndarray, width: np.ndarray, told: Evidence) -> tuple[np.ndarray, np.ndarray]:
     """In standard deviations of seeds."""
-    return (data.low_K - edge[:, None]) / width[:, None], (data.high_K - edge[:, None]) / width[:, None]
+    return (told.low_K - edge[:, None]) / width[:, None], (told.high_K - edge[:, None]) / width[:, None]

@@ -19,7 +19,7 @@ from redline.search.policy.curve import (
     NOISE,
     OFFSET,
     SHIFTS,
-    Data,
+    Evidence,
     Known,
     Moments,
     Run,
@@ -76,18 +76,18 @@ def posterior(
 
     ``ends``: logs of the ladder's ends. ``hints``: logs of values near which the rise may lie.
     """
-    data = Data(runs, seeds)
+    told = Evidence(runs, seeds)
     known = Known(ends, prior, hints)
-    draws_DP, weights_D = _weighed(data, known)
+    draws_DP, weights_D = _weighed(told, known)
     chosen_S = _resampled(weights_D)
     effective = float(1 / np.sum(weights_D**2))
-    return _sampled(draws_DP[chosen_S], data, known, np.asarray(x), candidates, effective)
+    return _sampled(draws_DP[chosen_S], told, known, np.asarray(x), candidates, effective)
 
 
-def _weighed(data: Data, known: Known) -> tuple[np.ndarray, np.ndarray]:
+def _weighed(told: Evidence, known: Known) -> tuple[np.ndarray, np.ndarray]:
     """Draws of the parameters, and their weights, which sum to 1."""
     draws_DP = known.draws(_uniform(0, _FIRST))
-    likelihood_D = log_likelihood(draws_DP, data, known)
+    likelihood_D = log_likelihood(draws_DP, told, known)
     proposals: list[tuple[np.ndarray, np.ndarray]] = []
     while True:
         # All draws together are from a mixture of the prior and of what they were drawn from later.
@@ -104,7 +104,7 @@ def _weighed(data: Data, known: Known) -> tuple[np.ndarray, np.ndarray]:
         proposals.append((mean_P, root_PP))
         fresh_DP = mean_P + _student(len(proposals), _NEXT) @ root_PP.T
         draws_DP = np.concatenate([draws_DP, fresh_DP])
-        likelihood_D = np.concatenate([likelihood_D, log_likelihood(fresh_DP, data, known)])
+        likelihood_D = np.concatenate([likelihood_D, log_likelihood(fresh_DP, told, known)])
 
 
 def _tempered(plain_D: np.ndarray, likelihood_D: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -152,7 +152,7 @@ def _resampled(weights_D: np.ndarray) -> np.ndarray:
 
 def _sampled(
     draws_SP: np.ndarray,
-    data: Data,
+    told: Evidence,
     known: Known,
     x_X: np.ndarray,
     candidates: Sequence[tuple[float, int]],
@@ -162,11 +162,11 @@ def _sampled(
     2020, arXiv 2002.09309).
     """
     luck = np.random.default_rng(0)
-    count, seeds = len(draws_SP), len(data.low_K)
+    count, seeds = len(draws_SP), len(told.low_K)
     x_C = np.array([x for x, _ in candidates])
     seed_C = np.array([seed for _, seed in candidates], int)
-    places = np.concatenate([data.x_N, x_X, x_C])
-    seen, curve = slice(len(data.x_N)), slice(len(data.x_N), len(data.x_N) + len(x_X))
+    places = np.concatenate([told.x_N, x_X, x_C])
+    seen, curve = slice(len(told.x_N)), slice(len(told.x_N), len(told.x_N) + len(x_X))
     asked = slice(curve.stop, None)
     height_S, noise_S, offset_S = (np.exp(draws_SP[:, its]) for its in (HEIGHT, NOISE, OFFSET))
     shift_S, ours_S = shift_of(draws_SP)
@@ -198,12 +198,12 @@ def _sampled(
         return spread * luck.standard_normal(spread.shape)
 
     runs_SC = whole[:, asked] + of_seed(asked, seed_C) + of_run(asked)
-    if len(data.x_N):
+    if len(told.x_N):
         mine = Moments(at.mean_DN[:, seen], at.away_DQN[:, :, seen], at.best_DN[:, seen])
-        drawn_SN = whole[:, seen] + of_seed(seen, data.seed_N) + of_run(seen)
-        drawn_SN += data.spread_N * luck.standard_normal(drawn_SN.shape)
-        covariance_SNN = covariance_of(draws_SP, mine, data, known)
-        pull_SN = np.linalg.solve(covariance_SNN, (data.share_N - drawn_SN)[..., None])[..., 0]
+        drawn_SN = whole[:, seen] + of_seed(seen, told.seed_N) + of_run(seen)
+        drawn_SN += told.spread_N * luck.standard_normal(drawn_SN.shape)
+        covariance_SNN = covariance_of(draws_SP, mine, told, known)
+        pull_SN = np.linalg.solve(covariance_SNN, (told.share_N - drawn_SN)[..., None])[..., 0]
         for index in np.unique(lengths_S):
             of_index = lengths_S == index
             pulled = pull_SN[of_index] @ kernels[index][seen]
@@ -212,7 +212,7 @@ def _sampled(
         change = whole - (at.mean_DN + bends + best_S[:, None] * at.best_DN)
         whole += best_pull_S[:, None] * at.best_DN
         runs_SC += change[:, asked] + best_pull_S[:, None] * at.best_DN[:, asked]
-        same_NK = data.seed_N[:, None] == np.arange(seeds)
+        same_NK = told.seed_N[:, None] == np.arange(seeds)
         away_SQN = at.away_DQN[:, :, seen]
         # What each shift (Q) of each seed explains of what was seen.
         explained_SQK = np.matmul(away_SQN * pull_SN[:, None], same_NK)
@@ -222,10 +222,10 @@ def _sampled(
         runs_SC += offset_pull_SK[:, seed_C]
         shifts_SK = shifts_SK + np.einsum("q,sqk->sk", SHIFTS, weighted_SQK) / np.sqrt(ours_S)[:, None]
     # Where seeds diverge is known apart from the curve, so the samples are paired at random.
-    edge_B, width_B, log_B = log_breaks(data, known)
+    edge_B, width_B, log_B = log_breaks(told, known)
     broken_S = np.random.default_rng(1).permutation(_resampled(_normalised(log_B)))
     break_S, width_S = edge_B[broken_S], width_B[broken_S]
-    below_SK, above_SK = (ndtr(its) for its in break_ends(break_S, width_S, data))
+    below_SK, above_SK = (ndtr(its) for its in break_ends(break_S, width_S, told))
     share_SK = luck.random((count, seeds))
     own_SK = ndtri((below_SK + (above_SK - below_SK) * share_SK).clip(1e-12, 1 - 1e-12))
     return Posterior(
