@@ -92,9 +92,10 @@ def test_what_is_no_such_number_is_refused(
 def refused(cfg: DictConfig, key: str, bad: Any) -> str | None:
     try:
         if key.startswith("hydra.sweeper."):
-            plain: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/sweeper/max_lr.yaml"))
+            file = OmegaConf.load(CONF / "hydra/sweeper/max_lr.yaml")
+            OmegaConf.update(file, key.removeprefix("hydra.sweeper."), bad)
+            plain: Any = OmegaConf.to_container(file)
             del plain["defaults"]
-            plain[key.removeprefix("hydra.sweeper.")] = bad
             split_settings(plain)[0].check("hydra.sweeper.")
         else:
             OmegaConf.update(cfg, key, bad)

@@ -131,7 +131,9 @@ def test_a_recipe_is_what_json_can_hold(url: str) -> None:
     its = Cooks([], Score(None), recipe={"betas": (0.9, 0.95), "clip": None, "batch": {"tokens": 1024}})
     facts = prepare({"a": its}, lambda message: None)["a"]
     assert facts.recipe == {"betas": [0.9, 0.95], "clip": None, "batch": {"tokens": 1024}}
-    study = VariantStudy(open_storage(url, timeout=60.0), "search/a", attributes([0.1], facts=asdict(facts)))
+    study = VariantStudy(
+        open_storage(url, timeout=60.0), "search/a", attributes([0.1, 0.2], facts=asdict(facts))
+    )
     assert reopened(study, url).facts == facts
     with pytest.raises(UserError, match=r"recipe of a: .*allowed: what JSON can hold"):
         prepare({"a": Cooks([], Score(None), recipe={"clip": object()})}, lambda message: None)

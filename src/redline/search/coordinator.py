@@ -18,11 +18,9 @@ from redline.errors import OutageError, UserError
 from redline.search.console.display import Display, RunView
 from redline.search.options import Options
 from redline.search.policy.answer import useful_edge, variant_result
-from redline.search.policy.cut import Curve, Prospect, prospect
-from redline.search.policy.edges import interval
-from redline.search.policy.points import Point
+from redline.search.policy.cut import prospect_of, shows_stable_edge
 from redline.search.policy.ratio import edge_ratio
-from redline.search.policy.state import SearchState, floor_of, search_state, wanted
+from redline.search.policy.state import SearchState, search_state, wanted
 from redline.search.result import VariantResult
 from redline.search.store.owner import Owner, Silence
 from redline.search.store.patient_storage import PatientStorage
@@ -305,18 +303,27 @@ class Coordinator:
     def _cut_if_lost(self, slot: Slot) -> bool:
         """End a trial of ours early where it will hardly be useful; True where it was ended."""
         run = self.running[slot.index]
-        progress, name = run.shown.progress, run.variant.name
+        progress, name, value = run.shown.progress, run.variant.name, run.claim.params[self.options.key]
         ends_now = any(its is slot and isinstance(message, Ended) for its, message in self._unheard)
-        if not run.may_be_cut or ends_now or self._shows_stable_edge(run):
+        if not run.may_be_cut or ends_now or shows_stable_edge(value, self._latest[name]):
             return False
-        expected = self._prospect(name, self.studies[name].point_of(run.claim), progress.windows)
+        study, seen = self.studies[name], self._seen[name]
+        ours = [its for its in self.running.values() if its.variant.name == name]
+        running = {study.point_of(its.claim): its.shown.progress.windows for its in ours}
+        expected = prospect_of(
+            study.point_of(run.claim),
+            {**seen.curves, **running},
+            seen.outcomes,
+            lost_share=self.options.lost_share,
+            windows=len(study.window_ends),
+        )
         if expected is None or expected.chance_useful >= self.options.cut:
             return False
         del self.running[slot.index]
         self.pool.stop(slot, _GRACE_PERIOD)
         self._unheard = [(its, message) for its, message in self._unheard if its is not slot]
         outcome = Outcome(
-            value=run.claim.params[self.options.key],
+            value=value,
             seed=run.claim.params["seed"],
             reason=None,
             step=max(0, progress.step - 1),
@@ -328,44 +335,12 @@ class Coordinator:
             seconds=time.monotonic() - run.started,
             cut=Cut(expected.loss, expected.spread),
         )
-        if self.studies[name].finish(run.claim, outcome):
+        if study.finish(run.claim, outcome):
             self.display.say(
                 f"{run.shown.label}: cut at step {progress.step}, useful with {expected.chance_useful:.1%}, "
                 f"it would end at about {expected.loss:.3f}"
             )
         return True
-
-    def _shows_stable_edge(self, run: Running) -> bool:
-        """Whether the search needs to know if this run diverges, which one that is cut does not tell."""
-        if self.options.criterion != "both":
-            return self.options.criterion == "stable"
-        state, x = self._latest[run.variant.name], math.log(run.claim.params[self.options.key])
-        low, high = interval(state.stable_S)
-        return low <= x <= high and high - low > math.log(self.options.resolution)
-
-    def _prospect(self, name: str, point: Point, losses: Sequence[float]) -> Prospect | None:
-        """What to expect of a run of ours, by its windows; None where there is nothing to compare with."""
-        seen, study = self._seen[name], self.studies[name]
-        floor = floor_of(seen.outcomes)
-        if floor is None:
-            return None
-        curves = dict(seen.curves)
-        for run in self.running.values():
-            if run.variant.name == name:
-                curves[study.point_of(run.claim)] = run.shown.progress.windows
-        smaller = []
-        for its, windows in curves.items():
-            if its.seed == point.seed and its.rung < point.rung:
-                ended = seen.outcomes.get(its)
-                final = None if ended is None or ended.diverged or its in seen.running else ended.val_loss
-                smaller.append(Curve(windows, final))
-        return prospect(
-            losses,
-            smaller,
-            floor=floor,
-            lost_share=self.options.lost_share,
-            windows=len(study.window_ends),
-        )
 
     def _give_heartbeats(self) -> None:
         for run in self.running.values():

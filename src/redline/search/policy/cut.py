@@ -10,11 +10,16 @@ Where the best smaller run has not ended, its final loss is an estimate from its
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+from redline.search.policy.edges import interval
+from redline.search.policy.points import Point
+from redline.search.policy.state import SearchState, floor_of
+from redline.stability import Outcome
 
 _NODES = 15  # equally likely values that stand for a normal distribution
 
@@ -101,6 +106,37 @@ def prospect(
     # The variance of this t-distribution is 2.
     variance = loss_K.var() + np.mean(2 * (scale_K * learned_K) ** 2)
     return Prospect(float(chance), float(loss_K.mean()), math.sqrt(variance))
+
+
+def prospect_of(
+    point: Point,
+    curves: Mapping[Point, Sequence[float]],
+    outcomes: Mapping[Point, Outcome],
+    *,
+    lost_share: float,
+    windows: int,
+) -> Prospect | None:
+    """What to expect of the run at ``point``, as `prospect` does; None before a run has shown the floor.
+
+    ``curves``: the mean training loss of each window of runs that have ended or are under way.
+    """
+    floor = floor_of(outcomes)
+    if floor is None:
+        return None
+    smaller = []
+    for other, losses in curves.items():
+        if other.seed == point.seed and other.rung < point.rung:
+            ended = outcomes.get(other)
+            smaller.append(Curve(losses, None if ended is None or ended.diverged else ended.val_loss))
+    return prospect(curves[point], smaller, floor=floor, lost_share=lost_share, windows=windows)
+
+
+def shows_stable_edge(value: float, state: SearchState) -> bool:
+    """Whether it matters if a run at ``value`` diverges, which one that is cut does not tell."""
+    if state.question.criterion != "both":
+        return state.question.criterion == "stable"
+    low, high = interval(state.stable_S)
+    return low <= math.log(value) <= high and high - low > math.log(state.question.resolution)
 
 
 def _final_losses(losses: Sequence[float], length: int, windows: int, prior: CutPrior) -> np.ndarray:
