@@ -48,6 +48,11 @@ def smoke(shared: Path) -> list[str]:
     return [
         "-m",
         "experiment=smoke",
+        # All of the grid is run: which runs a search chooses depends on the order in which they end.
+        "hydra.sweeper.resolution=1.0001",
+        "hydra.sweeper.settled=1",
+        "hydra.sweeper.extend=false",
+        "hydra.sweeper.cut=0",
         "norm=baseline,qk",
         "trainer.accelerator=cpu",
         "trainer.precision=fp32",
