@@ -98,7 +98,7 @@ class VariantResult:
     first_diverged_reason: str | None
     first_diverged_step: int | None = None
     ratio: Ratio | None = None
-    val_loss: float | None  # at max_useful_rung, mean over seeds
+    val_loss: float | None  # at max_useful_rung: mean over the seeds that ran there, else the curve's
     val_losses: Mapping[str, float] = field(default_factory=dict)  # seed -> val_loss
     val_perplexity: float | None = None
     best_lr: Value | None

@@ -78,7 +78,7 @@ def variant_result(
     rung = _rung(point, ladder)
     losses = mean_losses(outcomes)
     best_rung = next(iter(losses), None)
-    loss = None if rung is None else losses.get(rung)
+    loss = None if rung is None else losses.get(rung, _on_curve(state, rung))
     first, reason, step = _first_diverged(state)
     stable_rung = _rung(stable_point, ladder)
     length = facts.max_steps or max((its.optimizer_steps for its in outcomes.values()), default=0)
@@ -179,6 +179,14 @@ def _first_diverged(state: SearchState) -> tuple[int | None, str | None, int | N
             reason = max(steps, key=lambda rule: len(steps[rule]))
             return rung, reason, min(steps[reason])
     return None, None, None
+
+
+def _on_curve(state: SearchState, rung: int) -> float | None:
+    """The curve's mean at a rung at which nothing ran."""
+    if state.floor is None or state.best is None:
+        return None
+    share = np.interp(math.log(state.question.values[rung]), state.its.x_X, state.its.curve_SX.mean(axis=0))
+    return _rounded(state.best + (state.floor - state.best) * float(share), 4)
 
 
 def _curve(state: SearchState) -> Curve | None:
