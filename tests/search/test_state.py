@@ -223,3 +223,9 @@ def test_free_workers_go_to_the_variant_that_fewest_work_on() -> None:
     names = [name for name, _ in wanted({"busy": busy, "idle": idle})]
     assert names[:2] == ["idle", "idle"]
     assert names.count("busy") == 2
+
+
+def test_many_seeds_are_not_looked_at_at_once() -> None:
+    state = search_state(question(LADDER, 1000), {}, max_steps=10, wanted=4)
+    assert len(state.next) == 4
+    assert state.its.shares_SC.shape[1] == 4 * len(LADDER)

@@ -10,6 +10,7 @@ the loss.
 Suffixes of arrays: D draws (S: those that are kept), P parameters, N runs, K seeds, Q shifts, X and C places.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ SHIFTS = ndtri((np.arange(_NODES) + 0.5) / _NODES)
 SHIFTS /= np.sqrt(np.mean(SHIFTS**2))
 _LENGTHS = 8  # of bends: the only ones that are tried, so that their covariances are computed once
 _EDGES, _WIDTHS = 300, 12  # of the grid of values at which seeds diverge
+_NUMBERS = 5_000_000  # of covariances that are in memory at once
 _LAPSE = 1e-6  # of verdicts that follow no order
 
 # Columns of a draw. All but the first are logs.
@@ -180,6 +182,12 @@ def log_likelihood(draws_DP: np.ndarray, told: Evidence, known: Known) -> np.nda
     """Of the shares that were seen, up to a constant."""
     if not len(told.x_N):
         return np.zeros(len(draws_DP))
+    # Many runs a variant would need gigabytes for all draws at once.
+    parts = np.array_split(draws_DP, math.ceil(len(draws_DP) * len(told.x_N) ** 2 / _NUMBERS))
+    return np.concatenate([_log_likelihood(part_DP, told, known) for part_DP in parts])
+
+
+def _log_likelihood(draws_DP: np.ndarray, told: Evidence, known: Known) -> np.ndarray:
     at = moments(draws_DP, told.x_N)
     root_DNN = np.linalg.cholesky(covariance_of(draws_DP, at, told, known))
     white_DN = np.linalg.solve(root_DNN, (told.share_N - at.mean_DN)[..., None])[..., 0]

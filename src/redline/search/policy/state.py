@@ -1,5 +1,6 @@
 """One variant's search at a moment, and what follows from it."""
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,7 +115,7 @@ def search_state(
     logs = {rung: math.log(question.values[rung]) for rung in rungs}
     x = np.linspace(logs[rungs[0]], logs[rungs[-1]] + _ABOVE, _PLACES)
     full = {point for point, its in outcomes.items() if its.cut is None}
-    points = [Point(rung, seed) for rung in rungs for seed in range(question.seeds)]
+    points = [Point(rung, seed) for rung in rungs for seed in _seeds(question, outcomes, running, wanted)]
     asked = [point for point in points if point not in full and point not in given_up]
     if best is None:
         asked = _where_something_may_learn(asked, outcomes)
@@ -174,6 +175,15 @@ def search_state(
     return SearchState(
         question, outcomes, running, given_up, floor, best, its, useful_S, tuple(chosen), stopped, gain
     )
+
+
+def _seeds(
+    question: Question, outcomes: Mapping[Point, Outcome], running: Mapping[Point, Any], wanted: int
+) -> list[int]:
+    """Those that have ended runs, and as many new ones as may be wanted: one new seed is like another."""
+    begun = {point.seed for point in outcomes}
+    new = (seed for seed in range(question.seeds) if seed not in begun)
+    return sorted({*begun, *itertools.islice(new, wanted), *(point.seed for point in running)})
 
 
 def floor_of(outcomes: Mapping[Point, Outcome]) -> float | None:
