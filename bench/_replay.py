@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from redline.config import shipped
 from redline.search.options import Options
 from redline.search.policy.points import Point
-from redline.search.policy.state import Question, SearchState, search_state
+from redline.search.policy.question import Question
+from redline.search.policy.state import SearchState, search_state
 from redline.stability import Outcome
 
 BENCH = Path(__file__).parent

@@ -22,7 +22,8 @@ from _harness import at_least, at_most, finish, measured
 from _replay import FLOOR, TABLES, Grid, crossing, question, read_grids, steps_of
 from redline.search.policy.edges import interval
 from redline.search.policy.points import Point
-from redline.search.policy.state import Question, SearchState, search_state
+from redline.search.policy.question import Question
+from redline.search.policy.state import SearchState, search_state
 from redline.stability import Outcome
 
 SEEDS = 3

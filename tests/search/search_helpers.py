@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from redline.config import shipped
 from redline.search.policy.points import Point
 from redline.search.policy.prior import read_prior
-from redline.search.policy.state import Question, SearchState, search_state
+from redline.search.policy.question import Question
+from redline.search.policy.state import SearchState, search_state
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.search.trainable import Facts

@@ -9,7 +9,7 @@ from redline.bounds import Count, Positive, check_value
 from redline.errors import UserError
 
 if TYPE_CHECKING:
-    from redline.search.policy.state import Question
+    from redline.search.policy.question import Question
 
 CRITERIA = ("useful", "stable", "both")
 
@@ -65,7 +65,7 @@ class Options:
     def question(self, ladder: tuple[float, ...], *, short: bool = False) -> "Question":
         """What is asked of a variant; of its short runs, which only look first, with ``short``."""
         from redline.search.policy.prior import read_prior
-        from redline.search.policy.state import Question
+        from redline.search.policy.question import Question
 
         return Question(
             ladder,

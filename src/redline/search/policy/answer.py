@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from redline.search.policy.edges import interval, lost_shares
-from redline.search.policy.points import Point, finite_losses, mean_losses
-from redline.search.policy.state import SearchState, too_large
+from redline.search.policy.points import Point, finite_losses, mean_losses, too_large
+from redline.search.policy.state import SearchState
 from redline.search.result import QUANTILES, Curve, VariantResult
 from redline.search.trainable import Facts
 from redline.stability import Outcome

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from redline.search.policy.points import Point
-from redline.search.policy.state import Question, search_state
+from redline.search.policy.question import Question
+from redline.search.policy.state import search_state
 from redline.stability import Outcome
 
 _PLACES = (

@@ -17,8 +17,8 @@ from statistics import NormalDist
 import numpy as np
 
 from redline.search.policy.edges import interval
-from redline.search.policy.points import Point
-from redline.search.policy.state import SearchState, floor_of
+from redline.search.policy.points import Point, floor_of
+from redline.search.policy.state import SearchState
 from redline.stability import Outcome
 
 _NODES = 15  # equally likely values that stand for a normal distribution
