@@ -128,8 +128,8 @@ def search_state(
     found = ranked(targets, cost_C, pending, wanted)
     widest = max(_log_width(target.edge_S) for target in targets)
     gain = math.exp(widest * (1 - math.sqrt(1 - found[0][1]))) if found else None
-    spent = sum(share_of_run(outcome, max_steps) for outcome in outcomes.values())
-    spent += float(cost_C[pending].sum())
+    # Those that run count as full runs: that one ends early is a guess.
+    spent = sum(share_of_run(outcome, max_steps) for outcome in outcomes.values()) + len(pending)
     is_spent = question.budget is not None and spent >= question.budget
     stopped: Stopped | None = None
     chosen = [candidates[index] for index, _ in found]
@@ -150,8 +150,7 @@ def search_state(
     if stopped:
         chosen = []
     elif question.budget is not None:
-        costs = [float(cost_C[candidates.index(point)]) if point in candidates else 1.0 for point in chosen]
-        chosen = [point for rank, point in enumerate(chosen) if spent + sum(costs[:rank]) < question.budget]
+        chosen = chosen[: max(0, math.ceil(question.budget - spent))]
     if pending and stopped in ("budget", "runs", "settled"):
         stopped = None  # what runs may still change that
     return SearchState(
