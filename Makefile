@@ -32,7 +32,7 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: setup ## the demo: up to which LR are four variants useful, and stable? on Shakespeare (about 6 minutes on 2 cores)
+run: setup ## the demo: up to which LR are four variants useful, and stable? on Shakespeare (about 5 minutes on 2 cores)
 	@$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
 
 test: setup ## all tests
