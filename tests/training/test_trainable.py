@@ -44,7 +44,8 @@ def test_a_corpus_is_its_content_wherever_it_lies(asked, text, tmp_path):
         "seed=3",
     ],
 )
-def test_what_decides_no_outcome_makes_no_other_search(asked, override):
+def test_what_decides_no_outcome_makes_no_other_search(asked, override, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder of tokens is made there
     assert asked(override) == asked()
 
 
