@@ -97,6 +97,7 @@ def test_the_dashboard_names_the_largest_stable_trial_and_greys_the_others(
     lines = [line for line in browser.text().splitlines() if line]
     place = lines.index(f"Best Trial (number={best.number})")
     assert lines[place + 1] == f"{best.params['lr']:g}"
+    assert any(trial.intermediate_values for trial in completed(study))
     for trial in completed(study):
         # In the legend of the loss curves; a run that broke within its first steps has none.
         mark = " " if trial in stable else " (infeasible)"

@@ -51,9 +51,8 @@ class Running:
 
 _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial whose length is not known
 _READ_EVERY = 2.0  # seconds between two readings of what other machines did
-_WIDE = (
-    3.0  # an interval's upper end over its lower one, from which on other edges say more than its own runs
-)
+# An interval's upper end over its lower one, from which on other edges say more than its own runs.
+_WIDE = 3.0
 _GRACE_PERIOD = 2.0  # seconds in which trials may end by themselves, all of them together
 
 
@@ -86,9 +85,8 @@ class Coordinator:
         self._step_rate: float | None = None  # steps a second of one slot
         self._seen: dict[str, State] = {}  # what was read last, by variant
         self._latest: dict[str, SearchState] = {}  # what followed from it
-        self._known: dict[
-            tuple[str, bool], tuple[Any, SearchState]
-        ] = {}  # the last states, by what they follow from
+        # The last states, hinted or not, with what they follow from.
+        self._known: dict[tuple[str, bool], tuple[Any, SearchState]] = {}
         self._questions = {
             variant.name: options.question(tuple(studies[variant.name].ladder), short=variant.is_short)
             for variant in variants

@@ -114,10 +114,9 @@ class VariantResult:
     # Why the search ended: the interval is narrow enough; the budget is spent; one more run would hardly
     # narrow the interval; no run was left.
     stopped: Literal["resolution", "budget", "settled", "runs"] | None = None
-    next_gain: float | None = (
-        None  # by which one more run would divide the interval's upper end over its lower
-    )
-    doubtful: Chance | None = None  # share of the runs of which it is in doubt whether they are lost
+    # One more run would divide the interval's upper end over its lower by this.
+    next_gain: float | None = None
+    doubtful: Chance | None = None  # share of the runs that may be on either side of the useful edge
     decay_per_step: float | None = None  # share of the weights that decay takes off, at max_useful_lr
     max_steps: int | None = None
     parameters: int | None = None

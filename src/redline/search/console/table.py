@@ -174,7 +174,7 @@ def _shared_notes(result: SearchResult) -> Iterator[str]:
         yield f"One more run would narrow the interval by about: {', '.join(gains)}."
     doubts = [f"{name} {its.doubtful:.0%}" for name, its in known if its.doubtful]
     if doubts:
-        yield f"Share of the runs of which it is in doubt whether they are lost: {', '.join(doubts)}."
+        yield f"Share of the runs that may be on either side of the useful edge: {', '.join(doubts)}."
 
 
 def _notes(name: str, its: VariantResult, result: SearchResult) -> Iterator[str]:

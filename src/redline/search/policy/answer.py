@@ -216,7 +216,7 @@ def _open(state: SearchState) -> tuple[float, ...]:
 
 
 def _doubtful(state: SearchState) -> float | None:
-    """The share of the runs of which it is not known on which side of the useful edge they are."""
+    """The share of the runs that may be on either side of the useful edge."""
     if not state.outcomes or state.best is None:
         return None
     above = [

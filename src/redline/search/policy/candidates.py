@@ -27,7 +27,7 @@ def open_rungs(
     highest one is neither lost nor diverged.
     """
     tried = {point.rung for point in outcomes}
-    low, high = min(0, *tried, 0), max(len(question.ladder) - 1, *tried, 0)
+    low, high = min({0, *tried}), max({len(question.ladder) - 1, *tried})
     best_rung = next(iter(mean_losses(outcomes)), None)
     while low - 1 in question.values and low in tried and (best is None or best_rung == low):
         low -= 1
@@ -86,7 +86,7 @@ def must_be_tried(
 ) -> Point | None:
     """A run at a smaller value, where the only useful one that was tried is the smallest.
 
-    How much can be learned, of which a share is lost, is not known then.
+    The lost share counts from the best loss, which may lie lower still.
     """
     means, lowest = mean_losses(outcomes), min((point.rung for point in outcomes), default=0)
     if best is None or next(iter(means)) != lowest:

@@ -10,12 +10,8 @@ from redline.search.policy.question import Question
 from redline.search.policy.state import search_state
 from redline.stability import Outcome
 
-_PLACES = (
-    1 / 8,
-    3 / 8,
-    5 / 8,
-    7 / 8,
-)  # of the made-up edges on the ladder, from its low end (0) to its high one (1)
+# Of the made-up edges on the ladder, from its low end (0) to its high one (1).
+_PLACES = (0.125, 0.375, 0.625, 0.875)
 _WIDTH = 0.3  # of a made-up curve's rise, in log LR
 _BREAKS = 1.5  # in log LR above the edge: where a made-up run diverges
 _LONGEST = 40  # runs

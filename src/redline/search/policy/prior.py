@@ -9,9 +9,8 @@ from annotated_types import Len
 from redline.bounds import Positive, check_value
 from redline.errors import UserError
 
-Pair = Annotated[
-    tuple[Positive, Positive], Len(2, 2)
-]  # a median, and the standard deviation of the logarithm
+# A median, and the standard deviation of the logarithm.
+Pair = Annotated[tuple[Positive, Positive], Len(2, 2)]
 
 
 @dataclass(frozen=True)
