@@ -1,5 +1,6 @@
 """A variant's search as a pure function of its outcomes: what is asked for, and when it ends."""
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from search_helpers import BEST, FLOOR, MadeUp, cut_outcome, outcome, question, searched
 
+from redline.search.policy.curve import COLUMNS, rise_and_fall
 from redline.search.policy.edges import interval
 from redline.search.policy.points import Point
 from redline.search.policy.state import SearchState, search_state, wanted
@@ -229,3 +231,12 @@ def test_many_seeds_are_not_looked_at_at_once() -> None:
     state = search_state(question(LADDER, 1000), {}, max_steps=10, wanted=4)
     assert len(state.next) == 4
     assert state.its.shares_SC.shape[1] == 4 * len(LADDER)
+
+
+def test_no_draw_overflows() -> None:
+    """A warning would reach the user's terminal, and a NaN every draw's weight."""
+    draws = np.array([[0.0, *logs] for logs in itertools.product((-12.0, 8.0), repeat=COLUMNS - 1)])
+    with np.errstate(all="raise", under="ignore"):
+        rise, best = rise_and_fall(draws, np.linspace(-20, 20, 5)[None])
+    assert np.isfinite(rise).all()
+    assert ((best >= 0) & (best <= 1)).all()

@@ -81,7 +81,7 @@ def test_notes_tell_what_an_edge_depends_on_and_how_sure_it_is() -> None:
         "qk 5% (20 steps)",
         "One seed: the intervals rest on a prior of how much seeds differ.",
         "One more run would narrow the interval by about: qk 7%.",
-        "in doubt whether they are lost: qk 12%",
+        "on either side of the useful edge: qk 12%",
     ):
         assert words in text
     silent = shown(qk=made_variant())

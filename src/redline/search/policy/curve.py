@@ -20,7 +20,7 @@ from scipy.special import ndtr, ndtri
 from redline.search.policy.prior import Prior
 
 _TURN = 0.3  # in log LR: how gently the fall turns into the rise
-_FAR = 50.0  # widths: what lies further below is 0
+_FAR = 700.0  # widths: beyond it, exp overflows
 # Shifts that stand for a normal distribution, each as likely as another. A cliff's mean over seeds is their
 # distribution function, which the few nodes of a Gaussian quadrature know badly.
 _NODES = 9
@@ -132,8 +132,10 @@ def rise_and_fall(draws_DP: np.ndarray, x_DN: np.ndarray) -> tuple[np.ndarray, n
     rise_D = draws_DP[:, RISE].reshape(shape)
     width_D, skew_D, slope_D = (np.exp(draws_DP[:, its]).reshape(shape) for its in (WIDTH, SKEW, SLOPE))
     # A generalised logistic (Richards 1959) that is a quarter at `rise_D`.
-    quarter_D = np.expm1(np.log(4) / skew_D)
-    grown = (1 + quarter_D * np.exp(np.minimum((rise_D - x_DN) / width_D, _FAR))) ** -skew_D
+    steep_D = np.log(4) / skew_D
+    quarter_D = steep_D + np.log(-np.expm1(-steep_D))
+    below_DN = np.minimum(quarter_D + (rise_D - x_DN) / width_D, _FAR)
+    grown = np.exp(-skew_D * np.log1p(np.exp(below_DN)))
     below = rise_D - 2 * width_D - x_DN
     return grown + slope_D * 0.5 * (below + np.sqrt(below**2 + _TURN**2)), 1 - grown
 
