@@ -13,6 +13,7 @@ from gate_helpers import LADDER, entry, posterior, result
 from redline.command_line import user_errors
 from redline.gate import __main__ as gate
 from redline.search.result import VERSION, SearchResult
+from result_helpers import OLD_VARIANT
 
 SRC = Path(__file__).parents[2] / "src"
 
@@ -90,37 +91,12 @@ def test_without_new_the_newest_search_is_compared_but_not_the_baseline_with_its
     assert ask(older)[0] == 0  # `newest` remains
 
 
-OLD_ENTRY = {
-    "max_stable_lr": 0.2,
-    "first_diverged_lr": 0.4,
-    "censored": None,
-    "first_diverged_reason": "degraded",
-    "val_loss": 4.05,
-    "best_lr": 0.1,
-    "best_val_loss": 4.0,
-    "trials": 4,
-    "optimizer_steps": 400,
-    "grid_steps": 1200,
-    "first_diverged_step": 99,
-    "max_stable_lr_90": [0.19, 0.42],
-    "val_losses": {"0": 4.0, "1": 4.1},
-    "val_perplexity": 57.4,
-    "short_runs": 0,
-    "stable_above": [],
-    "open": [],
-    "max_steps": 100,
-    "parameters": 1000,
-    "tokens_per_step": 512,
-    "precision": "fp32",
-}
-
-
 @pytest.mark.parametrize(
     "gone", [(), ("max_stable_lr_90", "val_losses", "first_diverged_step", "short_runs")]
 )
 def test_an_old_result_is_compared_by_its_interval_and_named_as_old(ask, tmp_path, gone):
     """Before there were intervals, a result had the bracket's two ends."""
-    entries = {"qk": {key: its for key, its in OLD_ENTRY.items() if key not in gone}}
+    entries = {"qk": {key: its for key, its in OLD_VARIANT.items() if key not in gone}}
     old = {"search": "s", "ladder": LADDER, "seeds": 3, "variants": entries}
     if not gone:
         old |= {"version": 1, "key": "lr", "label": "LR"}
