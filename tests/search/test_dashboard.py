@@ -10,7 +10,6 @@ import optuna_dashboard
 import pytest
 from dashboard_api import served
 from optuna.trial import FrozenTrial
-from result_helpers import OLD_VARIANT, made_variant
 from search_helpers import attributes, outcome
 
 from postgresql_server import PostgreSQL
@@ -23,6 +22,7 @@ from redline.search.store.owner import Owner
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
 from redline.stability import Cut
+from result_helpers import OLD_VARIANT, made_variant
 
 LADDER = (0.1, 0.2, 0.4, 0.8)
 SRC = Path(__file__).parents[2] / "src"

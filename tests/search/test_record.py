@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from result_helpers import made_variant
 from search_helpers import attributes, cut_outcome, outcome
 
 from redline.search.policy.points import Point
@@ -12,6 +11,7 @@ from redline.search.store.owner import Owner
 from redline.search.store.record import link_trials, read_searches
 from redline.search.store.storage import open_storage
 from redline.search.store.study import VariantStudy
+from result_helpers import made_variant
 
 LADDER = (0.1, 0.2, 0.4)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_helpers import LADDER, OLD, OLD_VARIANT, made_search, made_variant
 
 from redline.errors import UserError
 from redline.search.result import QUANTILES, VERSION, Curve, Ratio, SearchResult, VariantResult
+from result_helpers import LADDER, OLD, OLD_VARIANT, made_search, made_variant
 
 
 def found(variants: int) -> SearchResult:

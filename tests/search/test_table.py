@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from result_helpers import OLD, made_search, made_variant
 from rich.console import Console
 
 from redline.search.console.table import percent, recipe_text, result_headings, result_table
 from redline.search.result import Ratio, SearchResult, VariantResult, span
+from result_helpers import OLD, made_search, made_variant
 
 
 def printed(result: SearchResult, reference: str = "qk") -> str:
