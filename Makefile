@@ -35,7 +35,7 @@ setup: .venv/installed ## make the environment .venv from pinned versions
 run: setup ## the demo: up to which LR are four variants useful, and stable? on Shakespeare (about 5 minutes on 2 cores)
 	@$(REDLINE) search experiment=demo norm=baseline,qk,qkv,qk_cap $(ARGS)
 
-test: setup ## all tests
+test: .venv/bench/installed ## all tests; some compare with Hugging Face's models
 	$(PY) -m pytest
 
 .venv/ray/installed: .venv/installed tests/command_line/ray.lock
