@@ -18,6 +18,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from redline.bounds import Count, Positive, Seed, check_value
 from redline.errors import UserError
 
+Dropped = Annotated[float, Ge(0), Lt(1)]
+
 CONF = Path(__file__).with_name("conf")  # in a checkout a link to the top level's
 
 
@@ -78,7 +80,10 @@ class ModelConfig:
     mlp_ratio: Annotated[int, Ge(1), Le(1000)] = MISSING
     vocab_size: Annotated[int, Ge(1), Le(2**24)] = MISSING
     sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
-    dropout: Annotated[float, Ge(0), Lt(1)] = MISSING
+    dropout: Dropped = MISSING  # of the residual branches
+    attention_dropout: Dropped = MISSING  # of the attention probabilities
+    embedding_dropout: Dropped = MISSING
+    token_dropout: Dropped = MISSING
     positions: Positions = MISSING
     rope_base: Annotated[float, Gt(1), Le(10**12)] = MISSING
     init_std: Annotated[float, Gt(0), Le(100)] = MISSING
@@ -126,6 +131,7 @@ class Config:
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    loss: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -10,6 +10,11 @@ NORM, RMS = "norm", "rms"  # statistics of what a site puts out
 _OF_LAYER = re.compile(r"(\w+)/(\w+)/layer_(\d+)")
 
 
+def loss_term(name: str) -> str:
+    """One of several addends of the training loss."""
+    return f"loss/{name}"
+
+
 def of_layer(statistic: str, site: str, layer: int) -> str:
     """As in ``norm/fc2/layer_03``."""
     return f"{statistic}/{site}/layer_{layer:02d}"

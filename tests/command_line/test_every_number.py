@@ -25,13 +25,14 @@ BAD = {
 MAY_BE_NULL = {
     "trainer.grad_clip",
     "trainer.threads",
+    "loss.attention_entropy.queries",
+    "loss.attention_entropy.sequences",
     "divergence.forecaster.max_logit",
     "divergence.forecaster.output_gain",
     "hydra.sweeper.report_timeout",
     "hydra.sweeper.jobs",
 }
-PACKAGES = {"norm": "norm_strategy", "monitor/taps": "monitor.taps", "hydra/sweeper": "hydra.sweeper"}
-GLOBAL = ("", "experiment")
+HEADER = "# @package "
 
 
 def numbers(node: Any, key: str = "") -> Iterator[str]:
@@ -49,12 +50,13 @@ def numbers(node: Any, key: str = "") -> Iterator[str]:
 def every_number() -> Iterator[Any]:
     """The choice that has a number, and its key."""
     for path in sorted(CONF.rglob("*.yaml")):
-        group, choice = "/".join(path.relative_to(CONF).parts[:-1]), path.stem
-        if choice.startswith("_"):  # what others include
-            choice = "shakespeare"
-        package = "" if group in GLOBAL else PACKAGES.get(group, group.replace("/", "."))
-        package = f"tracker.{choice}" if group == "tracker" else package
-        words = [] if not group or group == "hydra/sweeper" else [f"{group}={choice}"]
+        group = "/".join(path.relative_to(CONF).parts[:-1])
+        first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+        package = first.removeprefix(HEADER) if first.startswith(HEADER) else group.replace("/", ".")
+        package = package.replace("_global_", "")
+        # Those with an underscore are part of others, among them of what is chosen anyway.
+        chosen = group and group != "hydra/sweeper" and not path.stem.startswith("_")
+        words = [f"{group}={path.stem}"] if chosen else []
         for key in numbers(OmegaConf.to_container(OmegaConf.load(path))):
             whole = f"{package}.{key}".strip(".")
             yield pytest.param(words, whole, id=f"{path.relative_to(CONF)}:{key}")

@@ -9,7 +9,7 @@ from redline.training.build import build_model
 
 ROOT = Path(__file__).parents[2]
 NORMS = sorted(path.stem for path in (ROOT / "conf/norm").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("[!_]*.yaml"))
 
 
 def site(name: str, weight: Tensor | None = None, num_layers: int = 4) -> Site:

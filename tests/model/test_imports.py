@@ -62,7 +62,7 @@ LAYERS = {
     "store": {"policy", "result", "trainable", "variant"},
 }
 # What only our own training has: groups of its configuration, and what reads them.
-OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search"}
+OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search", "loss"}
 PARTS = {path.stem for path in (SRC / "redline").iterdir()}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 

@@ -32,7 +32,8 @@ def recorded():
     model = Transformer(
         {name: (lambda site: Recorder(site.name, seen)) for name in SITES},
         width=16, num_layers=2, num_heads=2, mlp_ratio=3, vocab_size=32, sequence_length=8,
-        dropout=0.0, positions="rope", rope_base=1e4, init_std=0.5, attention="auto",
+        dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0, token_dropout=0.0,
+        positions="rope", rope_base=1e4, init_std=0.5, attention="auto",
     )  # fmt: skip
     seen.clear()
     model(random_tokens(3, 7))

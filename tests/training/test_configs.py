@@ -1,5 +1,6 @@
 """Every file under conf/ says what choosing it does, composes, and can be made into what it names."""
 
+import re
 from importlib.util import find_spec
 
 import pytest
@@ -15,7 +16,7 @@ from redline.training.trackers import TrackedRun, build_trackers
 
 CONF = ROOT / "conf"
 GROUPS = ("norm", "model", "data", "optimizer", "schedule", "trainer", "monitor", "divergence", "tracker")
-LISTS = ("monitor/taps",)  # groups of which several are chosen
+LISTS = ("monitor/taps", "loss")  # groups of which several are chosen
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
     for group in (*GROUPS, *LISTS, "experiment")
@@ -26,16 +27,15 @@ CHOICES = [
 
 def test_every_group_is_looked_at():
     folders = {path.parent.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
-    assert folders == {*GROUPS, "experiment", "hydra"}
+    assert folders == {*GROUPS, *(group.partition("/")[0] for group in LISTS), "experiment", "hydra"}
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
 def test_every_file_begins_with_what_choosing_it_does(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    if path.parent.name in ("norm", "experiment", "tracker"):
-        tracker = "tracker" if path.stem == "none" else f"tracker.{path.stem}"
-        package = {"norm": "norm_strategy", "experiment": "_global_", "tracker": tracker}[path.parent.name]
-        assert lines.pop(0) == f"# @package {package}"
+    packages = {"norm": "norm_strategy", "experiment": "_global_", "tracker": "tracker", "loss": "loss"}
+    if (package := packages.get(path.parent.name)) is not None:
+        assert re.fullmatch(rf"# @package {package}(\.\w+)?", lines.pop(0))
     assert lines[0].startswith("# ")
     assert not lines[0].startswith("# @")
     assert lines[0].rstrip().endswith((".", ":"))

@@ -35,7 +35,7 @@ class Block(nn.Module):
         self.attention, self.mlp = attention, mlp
         self.attn_branch, self.mlp_branch = strategy.at("attn_branch"), strategy.at("mlp_branch")
         self.attn_residual, self.mlp_residual = strategy.at("attn_residual"), strategy.at("mlp_residual")
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = _dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
         attn_BTD = self.attn_branch(self.dropout(self.attention(self.attn_in(x_BTD), mask_TT)))
@@ -44,10 +44,16 @@ class Block(nn.Module):
         return self.mlp_residual(x_BTD + mlp_BTD)
 
 
+def _dropout(share: float) -> nn.Module:
+    return nn.Dropout(share) if share else nn.Identity()
+
+
 class Transformer(nn.Module):
     """Token ids (B,T) to logits (B,T,V).
 
     ``transforms`` maps every site to a transform or None; ``sequence_length`` is the longest T.
+    ``token_dropout`` is the share of the tokens whose embedding is zero in training, with no other scaled up
+    (blank noise: Xie et al. 2017, section 3.2).
     Raises UserError for a shape that cannot be built.
     """
 
@@ -64,6 +70,9 @@ class Transformer(nn.Module):
         vocab_size: int,
         sequence_length: int,
         dropout: float,
+        attention_dropout: float,
+        embedding_dropout: float,
+        token_dropout: float,
         positions: str,
         rope_base: float,
         init_std: float,
@@ -82,11 +91,13 @@ class Transformer(nn.Module):
             )
         strategy = NormStrategy(transforms, width, num_heads, num_layers)
         self.embedding = nn.Embedding(vocab_size, width)
+        self.token_dropout = token_dropout
+        self.embedding_dropout = _dropout(embedding_dropout)
         self.positions = POSITIONS[positions](sequence_length, width, num_heads, rope_base)
         self.blocks = nn.ModuleList(
             Block(
                 strategy,
-                Attention(strategy, self.positions, dropout, attention),
+                Attention(strategy, self.positions, attention_dropout, attention),
                 Mlp(strategy, mlp_ratio),
                 dropout,
             )
@@ -101,7 +112,11 @@ class Transformer(nn.Module):
         strategy.reparametrize(self)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        x_BTD = self.positions.embed(self.embedding(tokens_BT))
+        x_BTD = self.embedding(tokens_BT)
+        if self.training and self.token_dropout:
+            kept_BT1 = torch.rand_like(x_BTD[..., :1]) >= self.token_dropout
+            x_BTD = x_BTD * kept_BT1
+        x_BTD = self.embedding_dropout(self.positions.embed(x_BTD))
         for block in self.blocks:
             x_BTD = block(x_BTD, self.mask_TT)
         return self.head(self.final(x_BTD))

@@ -1,11 +1,9 @@
 """How sharply heads attend: an entropy of zero is a head that looks at one token only."""
 
-import torch
-
 from redline.bounds import Count
 from redline.model import Transformer
 from redline.model.attention import ScaledDotProduct
-from redline.monitor.sampled_logits import Sample, check_sample, on_logits
+from redline.monitor.sampled_logits import Sample, check_sample, entropies, on_logits
 from redline.monitor.tap import Tap
 
 
@@ -23,7 +21,5 @@ class AttentionEntropy(Tap):
         on_logits(self, model, self.queries, self.sequences, self._see)
 
     def _see(self, layer: int, inner: ScaledDotProduct, sample: Sample) -> None:
-        score_NHST = inner.score(sample.logits()) + sample.mask_ST
-        entropy_NHS = torch.special.entr(torch.softmax(score_NHST, -1)).sum(-1)
-        for head, entropy in enumerate(entropy_NHS.mean((0, 2))):
+        for head, entropy in enumerate(entropies(inner, sample)):
             self.values[f"attention/entropy/layer_{layer:02d}/head_{head:02d}"] = entropy

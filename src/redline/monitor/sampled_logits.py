@@ -1,7 +1,7 @@
 """Attention logits of a few queries, computed beside the model: the fused path stores none."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -51,30 +51,51 @@ def on_logits(tap: Tap, model: Transformer, queries: int, sequences: int, see: S
     They are those of the batch's first ``sequences`` sequences, spread evenly over their tokens, the last
     token among them; queries of one sequence share its keys.
     """
-    for layer, block in enumerate(model.blocks):
+    for layer, inner in enumerate(attentions(model)):
+        _hook(tap, inner, layer, queries, sequences, see)
+
+
+def attentions(model: Transformer) -> Iterator[ScaledDotProduct]:
+    """Of every layer the module that attends."""
+    for block in model.blocks:
         inner = block.get_submodule("attention.inner")
         assert isinstance(inner, ScaledDotProduct)
-        _hook(tap, inner, layer, queries, sequences, see)
+        yield inner
 
 
 def _hook(tap: Tap, inner: ScaledDotProduct, layer: int, queries: int, sequences: int, see: See) -> None:
     def sample(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if not tap.active:
-            return
-        q_BHTK, k_BHTK, _, mask_TT = inputs
-        B, H, T, K = q_BHTK.shape
-        N = min(B, sequences)
-        S = min(T, queries // N)
-        tokens = slice(T - 1 - (S - 1) * (T // S), T, T // S)
-        # Heads folded into the batch by hand: a matmul of four axes takes twice as long on a CPU.
-        q_MSK = q_BHTK.detach()[:N, :, tokens].reshape(N * H, S, K).float()
-        k_MKT = k_BHTK.detach()[:N].reshape(N * H, T, K).float().transpose(1, 2)
-        # Autocast would take the products in bf16, where a logit of 1000 is known to 4 only.
-        device = q_BHTK.device.type
-        in_fp32 = (
-            torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-        )
-        with in_fp32:
-            see(layer, inner, Sample(q_MSK, k_MKT, mask_TT[tokens], inner.scale, H))
+        if tap.active:
+            detached = tuple(each.detach() for each in inputs)
+            with in_fp32(inputs[0].device.type):
+                see(layer, inner, sample_of(inner, detached, queries, sequences))
 
     inner.register_forward_pre_hook(sample)
+
+
+def sample_of(
+    inner: ScaledDotProduct, inputs: tuple[Tensor, ...], queries: int | None, sequences: int | None
+) -> Sample:
+    """From what ``inner`` is given; None: all queries of a sequence, all sequences of the batch."""
+    q_BHTK, k_BHTK, _, mask_TT = inputs
+    B, H, T, K = q_BHTK.shape
+    N = B if sequences is None else min(B, sequences)
+    S = T if queries is None else min(T, queries // N)
+    tokens = slice(T - 1 - (S - 1) * (T // S), T, T // S)
+    # Heads folded into the batch by hand: a matmul of four axes takes twice as long on a CPU.
+    q_MSK = q_BHTK[:N, :, tokens].reshape(N * H, S, K).float()
+    k_MKT = k_BHTK[:N].reshape(N * H, T, K).float().transpose(1, 2)
+    return Sample(q_MSK, k_MKT, mask_TT[tokens], inner.scale, H)
+
+
+def entropies(inner: ScaledDotProduct, sample: Sample) -> Tensor:
+    """(H,) nats, the mean over the sampled queries, of the probabilities before the site `prob`."""
+    log_prob_NHST = torch.log_softmax(inner.score(sample.logits()) + sample.mask_ST, -1)
+    # 0 * log(0) is 0, and so is its gradient, which torch's own entr makes a NaN.
+    finite_NHST = log_prob_NHST.masked_fill(sample.mask_ST < 0, 0.0)
+    return -(log_prob_NHST.exp() * finite_NHST).sum(-1).mean((0, 2))
+
+
+def in_fp32(device: str) -> AbstractContextManager[None]:
+    """Autocast would take the products in bf16, where a logit of 1000 is known to 4 only."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

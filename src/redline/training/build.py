@@ -13,12 +13,14 @@ from redline.model import SITES, Transformer
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
+from redline.training.losses import Term
 from redline.training.module import LanguageModel
 from redline.training.precision import check_precision, fastest_precision
 
 _TRANSFORM = Kind(
     "a subclass of torch.nn.Module whose first argument is the site", subclass_of(nn.Module), positional=1
 )
+_TERM = Kind("a subclass of redline.training.losses.Term", subclass_of(Term))
 _OPTIMIZER = Kind(
     "a subclass of torch.optim.Optimizer, or a function that returns one",
     returns(Optimizer),
@@ -60,10 +62,21 @@ def build_module(cfg: DictConfig) -> LanguageModel:
     return LanguageModel(
         build_model(cfg),
         lr=cfg.lr,
+        terms=build_terms(cfg),
         optimizer=build_optimizer(cfg),
         schedule=build_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
+
+
+def build_terms(cfg: DictConfig) -> dict[str, Term]:
+    """The terms of the training loss, by name."""
+    terms = {
+        name: find_part(f"loss.{name}", spec, _TERM)() for name, spec in cfg.loss.items() if spec is not None
+    }
+    if not terms:
+        raise UserError("loss: has no term; allowed: one or more of conf/loss/")
+    return terms
 
 
 def build_optimizer(cfg: DictConfig) -> Callable[[Iterable[nn.Parameter], float], Optimizer]:

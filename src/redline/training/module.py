@@ -1,6 +1,6 @@
-"""The LightningModule: next-token loss, clipping that keeps the norm before it, perplexity."""
+"""The LightningModule: the loss and its terms, clipping that keeps the norm before it, perplexity."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -14,16 +14,19 @@ from torchmetrics import MeanMetric
 
 from redline import metrics
 from redline.model import Transformer
+from redline.training.losses import Prediction, Term, total
 
 
 class LanguageModel(L.LightningModule):
     """Trains a transformer on batches of tokens (B, T+1): T inputs, T targets.
 
-    After a step ``loss`` (nats per token) and ``grad_norm`` (global L2 norm before clipping) are
-    scalars on the device, for callbacks to read without a second pass.
+    After a step ``loss`` (plain cross entropy, nats per token), ``addends`` (by name, the terms of the
+    training loss where there are several) and ``grad_norm`` (global L2 norm before clipping) are scalars on
+    the device, for callbacks to read without a second pass.
     """
 
     loss: Tensor
+    addends: Mapping[str, Tensor]
     grad_norm: Tensor
 
     def __init__(
@@ -31,6 +34,7 @@ class LanguageModel(L.LightningModule):
         model: Transformer,
         *,
         lr: float,
+        terms: Mapping[str, Term],
         optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer],
         schedule: Callable[[int], float],
         grad_clip: float | None,
@@ -39,15 +43,22 @@ class LanguageModel(L.LightningModule):
         self.model = model
         self.weights = list(model.parameters())  # walking the modules costs as much as clipping
         self.lr = lr
+        self.terms = terms
+        for term in terms.values():
+            term.attach(model)
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
         self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
 
     def training_step(self, tokens_BS: Tensor, batch_idx: int) -> Tensor:
-        loss = self._cross_entropy(tokens_BS, "mean")
+        logits_BTV = self.model(tokens_BS[:, :-1])
+        loss = _cross_entropy(logits_BTV, tokens_BS[:, 1:], "mean")
+        prediction = Prediction(self.model, logits_BTV, tokens_BS[:, 1:], loss)
+        addends = {name: term(prediction) for name, term in self.terms.items()}
         self.loss = loss.detach()
-        return loss
+        self.addends = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
+        return total(addends)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -57,7 +68,7 @@ class LanguageModel(L.LightningModule):
 
     def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
         # Token by token: with NaN let through, the metric takes no weights.
-        self.val_loss.update(self._cross_entropy(tokens_BS, "none"))
+        self.val_loss.update(_cross_entropy(self.model(tokens_BS[:, :-1]), tokens_BS[:, 1:], "none"))
 
     def on_validation_epoch_end(self) -> None:
         loss = self.val_loss.compute()
@@ -65,11 +76,11 @@ class LanguageModel(L.LightningModule):
         # exp of the mean loss over all tokens, not the mean of the batches' perplexities.
         self.log_dict({metrics.VAL_LOSS: loss, metrics.VAL_PERPLEXITY: torch.exp(loss)})
 
-    def _cross_entropy(self, tokens_BS: Tensor, reduction: str) -> Tensor:
-        logits_BTV = self.model(tokens_BS[:, :-1])
-        return F.cross_entropy(logits_BTV.flatten(0, 1), tokens_BS[:, 1:].flatten(), reduction=reduction)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.model.parameters(), self.lr)
         scheduler = LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
+    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)

@@ -18,6 +18,7 @@ class Report(Callback):
     def __init__(self, trial: Trial, trackers: Trackers) -> None:
         self.trial, self.trackers = trial, trackers
         self.reader = LateReader()
+        self._names: list[str] = []  # of what is read: the same at every step
         self._trainer: L.Trainer | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -27,7 +28,9 @@ class Report(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: LanguageModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._report(trainer, self.reader.push(trainer.global_step - 1, [module.loss, module.grad_norm]))
+        self._names = [metrics.TRAIN_LOSS, metrics.GRAD_NORM, *map(metrics.loss_term, module.addends)]
+        scalars = [module.loss, module.grad_norm, *module.addends.values()]
+        self._report(trainer, self.reader.push(trainer.global_step - 1, scalars))
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._report(trainer, self.reader.flush())
@@ -35,11 +38,12 @@ class Report(Callback):
     def _report(self, trainer: L.Trainer, ready: tuple[int, list[float]] | None) -> None:
         if ready is None or self.trial.watch.verdict is not None:
             return
-        step, (loss, grad_norm) = ready
+        step, numbers = ready
         for logger in trainer.loggers:
-            logger.log_metrics({metrics.TRAIN_LOSS: loss, metrics.GRAD_NORM: grad_norm}, step)
+            logger.log_metrics(dict(zip(self._names, numbers, strict=True)), step)
         if self.trackers.page is not None:
             self.trial.link(self.trackers.page)
+        loss, grad_norm, *_ = numbers
         trainer.should_stop = self.trial.report(step, loss, grad_norm)
 
     def state_dict(self) -> dict[str, Any]:
