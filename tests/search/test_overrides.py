@@ -21,8 +21,18 @@ def loader() -> Iterator[Any]:
         yield GlobalHydra.instance().config_loader()
 
 
-def parsed(loader: Any, *arguments: str) -> tuple[list[float], list[list[str]], list[str]]:
-    return split(arguments, loader, "lr", DEFAULT, tolerance=0.5)
+def parsed(loader: Any, *arguments: str, **params: str) -> tuple[list[float], list[list[str]], list[str]]:
+    return split(arguments, params, loader, "lr", DEFAULT, tolerance=0.5)
+
+
+def test_what_a_file_sweeps_is_swept_unless_the_command_line_says_otherwise(loader: Any) -> None:
+    assert parsed(loader, "seed=1", norm="qk,qkv") == (
+        DEFAULT,
+        [["norm=qk", "seed=1"], ["norm=qkv", "seed=1"]],
+        [],
+    )
+    assert parsed(loader, "norm=baseline", norm="qk,qkv") == (DEFAULT, [["norm=baseline"]], [])
+    assert parsed(loader, lr="1,2", optimizer="adamw") == ([1.0, 2.0], [["optimizer=adamw"]], [])
 
 
 def test_without_lr_the_default_ladder_is_climbed(loader: Any) -> None:
@@ -87,7 +97,7 @@ def test_an_lr_that_is_no_ladder_is_refused(loader: Any, lr: str) -> None:
 def test_another_key_is_the_ladder_and_the_rate_a_variant(loader: Any) -> None:
     words = ["norm=qk", "optimizer.weight_decay=0.3,0.1,0.2", "lr=0.02,0.03"]
     key = "optimizer.weight_decay"
-    ladder, choices, varied = split(words, loader, key, DEFAULT, tolerance=0.5)
+    ladder, choices, varied = split(words, {}, loader, key, DEFAULT, tolerance=0.5)
     assert ladder == [0.1, 0.2, 0.3]
     assert choices == [["norm=qk", "lr=0.02"], ["norm=qk", "lr=0.03"]]
     assert varied == ["lr"]
@@ -95,21 +105,23 @@ def test_another_key_is_the_ladder_and_the_rate_a_variant(loader: Any) -> None:
 
 def test_another_key_may_be_given_an_interval(loader: Any) -> None:
     words = ["norm=qk", "optimizer.weight_decay=interval(1,4)"]
-    ladder, _, _ = split(words, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+    ladder, _, _ = split(words, {}, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
     assert (ladder[0], ladder[-1], len(ladder)) == (1.0, 4.0, 5)
     with pytest.raises(UserError, match=r"^lr=interval.*an interval is for optimizer\.weight_decay"):
-        split(["lr=interval(1,4)"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+        split(["lr=interval(1,4)"], {}, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
 
 
 def test_another_key_has_no_default_ladder(loader: Any) -> None:
     with pytest.raises(UserError, match=r"^optimizer\.weight_decay: has no ladder; allowed with hydra"):
-        split(["norm=qk"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+        split(["norm=qk"], {}, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
 
 
 @pytest.mark.parametrize("words", ["0.1", "-1,1", "range(0.001,0.08)", "[0.1]"])
 def test_what_is_no_ladder_of_another_key_is_refused_by_its_name(loader: Any, words: str) -> None:
     with pytest.raises(UserError, match=r"^optimizer\.weight_decay=.*(allowed|default is 1)"):
-        split([f"optimizer.weight_decay={words}"], loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5)
+        split(
+            [f"optimizer.weight_decay={words}"], {}, loader, "optimizer.weight_decay", DEFAULT, tolerance=0.5
+        )
 
 
 def test_an_interval_of_another_key_is_refused(loader: Any) -> None:

@@ -1,7 +1,7 @@
 """From the words of a command line to the ladder and the variants."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,18 +12,27 @@ from redline.search.policy import ladder
 
 
 def split(
-    arguments: Sequence[str], config_loader: Any, key: str, default_ladder: Sequence[float], tolerance: float
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    config_loader: Any,
+    key: str,
+    default_ladder: Sequence[float],
+    tolerance: float,
 ) -> tuple[list[float], list[list[str]], list[str]]:
     """The ladder; for every variant the overrides that make it; what has several values beside `norm`.
 
     What ``key`` is given is the ladder: a list, a range or an interval; without it the default one, for `lr`.
-    Every other override with several values multiplies the variants. Raises UserError.
+    Every other override with several values multiplies the variants. ``params``: overrides that a file has, for
+    keys that the command line does not give. Raises UserError.
     """
     parser = OverridesParser.create(config_loader=config_loader)
     rungs = ladder.from_values(default_ladder, key) if key == "lr" else None
     choices: list[list[str]] = []
     varied = []
-    for override in parser.parse_overrides(list(arguments)):
+    given = parser.parse_overrides(list(arguments))
+    keys = {override.key_or_group for override in given}
+    kept = [f"{name}={values}" for name, values in params.items() if name not in keys]
+    for override in [*parser.parse_overrides(kept), *given]:
         if override.key_or_group == key:
             rungs = _ladder(override, key, tolerance)
         elif override.is_sweep_override():

@@ -39,7 +39,9 @@ def search(
     here = command.jobs is None or config.hydra.runtime.choices["hydra/launcher"] == "basic"
     _check(command, here)
     loader = hydra_context.config_loader
-    ladder, choices, keys = split(arguments, loader, options.key, config.search.ladder, command.tolerance)
+    ladder, choices, keys = split(
+        arguments, command.params, loader, options.key, config.search.ladder, command.tolerance
+    )
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
     asked = Search(
         options=options,

@@ -19,6 +19,7 @@ class CommandLine:
     jobs: Annotated[int, Ge(1), Le(10_000)] | None = MISSING
     dry_run: bool = MISSING
     tolerance: Annotated[float, Gt(0), Le(100)] = MISSING
+    params: dict[str, str] = field(default_factory=dict)
 
 
 # Hydra fills the schema field by field, so it cannot use the frozen class itself.
