@@ -1,0 +1,120 @@
+"""Writes docs/techniques.md from the comments and values of conf/: `make techniques`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/techniques.md"
+HEAD = """# Techniques
+
+Every choice of the training stack, by the group of the configuration that it belongs to. Each can be combined with each
+other: `redline search norm=qk optimizer=adamw,muon gradient=zclip`. What cannot work together is refused before any
+training.
+
+This page is written by `make techniques` from the files in `conf/`. Do not edit it.
+"""
+GROUPS = {  # what a reader looks for, in this order
+    "norm": "Norm strategies",
+    "norm_layer": "Norm layers",
+    "init": "Initialisation",
+    "optimizer": "Optimizers",
+    "schedule": "Schedules",
+    "loss": "Losses and regularisers, added to cross entropy",
+    "gradient": "Gradients",
+    "trainer/precision": "Precision",
+    "data/steps": "Data preparation",
+    "data/tokenizer": "Tokenizers",
+    "monitor/taps": "Monitoring",
+}
+LISTS = ("loss", "gradient", "data/steps", "monitor/taps")  # groups of which several are chosen
+FACTS = ("source", "package", "test")
+_HEADER = "# @package "
+
+
+@dataclass(frozen=True)
+class Technique:
+    """One file of conf/: what its comments say, and the values that it sets itself."""
+
+    path: Path
+    does: str
+    source: str
+    package: str
+    test: str
+    values: str
+
+
+def techniques(group: str) -> list[Technique]:
+    paths = sorted((ROOT / "conf" / group).glob("[!_]*.yaml"))
+    return [read(path) for path in paths]
+
+
+def read(path: Path) -> Technique:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        if not line.startswith(_HEADER):
+            comments.append(line.removeprefix("#").strip())
+    does, *more = comments
+    facts = {name: "" for name in FACTS}
+    for line in more:
+        name, _, value = line.partition(": ")
+        if name in facts:
+            facts[name] = value
+    return Technique(path, does.removesuffix(".").removesuffix(":"), **facts, values=own_values(path))
+
+
+def own_values(path: Path) -> str:
+    """The numbers and words that the file sets, without what they belong to where that is long."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content.pop("defaults", None)
+    found = [f"{key}={shown(value)}" for key, value in leaves(content)]
+    return ", ".join(dict.fromkeys(found))
+
+
+def leaves(node: Any, key: str = "") -> list[tuple[str, Any]]:
+    if isinstance(node, dict):
+        inner = [(name, its) for name, its in node.items() if name not in ("_target_", "_partial_")]
+        return [leaf for name, its in inner for leaf in leaves(its, f"{key}.{name}".strip("."))]
+    if isinstance(node, list) and any(isinstance(its, dict) for its in node):
+        return [leaf for its in node for leaf in leaves(its, key)]
+    return [] if node is None or "${" in str(node) else [(key, node)]
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if value in (True, False, None) else str(value)
+
+
+def linked(text: str) -> str:
+    """arXiv numbers as links."""
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def page() -> str:
+    parts = [HEAD]
+    for group, title in GROUPS.items():
+        rows = techniques(group)
+        if not rows:
+            continue
+        parts.append(f"## {title}\n")
+        parts.append("| choice | what it does | defaults | source | package | test |\n|---|---|---|---|---|---|")
+        for its in rows:
+            name = f"[{its.path.stem}]" if group in LISTS else its.path.stem
+            test = f"[{Path(its.test).name}](../{its.test})" if its.test else ""
+            cells = [f"`{group}={name}`", its.does, its.values and f"`{its.values}`", linked(its.source), its.package, test]
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
