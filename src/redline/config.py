@@ -53,7 +53,7 @@ class TokenType(StrEnum):
 
 @dataclass
 class NormStrategyConfig:
-    """Site -> transform (``_target_`` and its arguments, perhaps ``layers``), a list of them, or null."""
+    """Site -> transform (``_target_`` and its arguments, perhaps ``layers`` and ``then``), or null."""
 
     embed: Any = MISSING
     attn_in: Any = MISSING

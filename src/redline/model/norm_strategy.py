@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -113,7 +114,7 @@ class NormStrategy:
         modules = self._modules(self._site(name))
         if SITES[name] == "BTD+BTD":
             if len(modules) > 1:
-                raise UserError(f"norm_strategy.{name}: allowed: one transform in each layer")
+                raise UserError(f"norm_strategy.{name}.then: allowed: one transform in each layer")
             return modules[0] if modules else Sum()
         if len(modules) > 1:
             return nn.Sequential(*modules)
@@ -128,7 +129,8 @@ class NormStrategy:
                 writes = name.endswith((".proj", ".fc2"))
                 site = replace(self._site("linear"), weight=linear.weight, stream_axis=0 if writes else 1)
                 for module in self._modules(site):
-                    parametrize.register_parametrization(linear, "weight", module)
+                    with torch.no_grad():  # it is called once to be checked, which trains nothing
+                        parametrize.register_parametrization(linear, "weight", module)
 
     def _site(self, name: str) -> Site:
         shape = (self.width, self.num_heads, self.num_layers, self.inner, self.vocab_size)

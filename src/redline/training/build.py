@@ -61,28 +61,31 @@ def build_model(cfg: DictConfig) -> Transformer:
 
 
 def _transforms(site: str, spec: Any) -> list[Transform]:
-    """``spec``: null, `_target_` with its arguments and perhaps ``layers``, or a list of these."""
-    plain = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
+    """``spec``: null, or `_target_`, its arguments, and perhaps ``layers`` and ``then``, another spec."""
     key = f"norm_strategy.{site}"
-    if isinstance(plain, list):
-        return [_transform(f"{key}[{number}]", site, its) for number, its in enumerate(plain)]
-    return [] if plain is None else [_transform(key, site, plain)]
+    spec = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
+    found = []
+    while spec is not None:
+        arguments = dict(spec) if isinstance(spec, dict) else spec
+        spec, layers = None, None
+        if isinstance(arguments, dict):
+            spec = arguments.pop("then", None)
+            layers = (
+                _layers(f"{key}.layers", site, arguments.pop("layers")) if "layers" in arguments else None
+            )
+        found.append(Transform(find_part(key, arguments, _TRANSFORM), layers))
+        key += ".then"
+    return found
 
 
-def _transform(key: str, site: str, spec: Any) -> Transform:
-    if not isinstance(spec, dict) or "layers" not in spec:
-        return Transform(find_part(key, spec, _TRANSFORM))
-    arguments = dict(spec)
-    layers = arguments.pop("layers")
-    check_value(f"{key}.layers", layers, _Depths)
+def _layers(key: str, site: str, layers: Any) -> tuple[float, float]:
+    check_value(key, layers, _Depths)
     if site in OUTSIDE:
-        raise UserError(f"{key}.layers: this site is in no layer; allowed: no such key")
+        raise UserError(f"{key}: this site is in no layer; allowed: no such key")
     low, high = layers
     if low >= high:
-        raise UserError(
-            f"{key}.layers={shown(layers)}: allowed: shares of the depth, the first below the second"
-        )
-    return Transform(find_part(key, arguments, _TRANSFORM), (low, high))
+        raise UserError(f"{key}={shown(layers)}: allowed: shares of the depth, the first below the second")
+    return low, high
 
 
 def count_parameters(cfg: DictConfig) -> int:

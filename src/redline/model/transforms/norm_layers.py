@@ -92,6 +92,8 @@ class RMSNorm(ChannelNorm):
         self.eps = eps
 
     def normalise(self, x: Tensor) -> Tensor:
+        if self.weight is not None:
+            x = x.to(self.weight.dtype)  # autocast does so for LayerNorm; torch is slow where they differ
         return F.rms_norm(x, (self.channels,), self.weight, self.eps)
 
 
