@@ -10,6 +10,7 @@ from redline.training.build import build_model
 
 ROOT = Path(__file__).parents[2]
 NORMS = sorted(path.stem for path in (ROOT / "conf/norm").glob("*.yaml"))
+NORM_LAYERS = sorted(path.stem for path in (ROOT / "conf/norm_layer").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("[!_]*.yaml"))
 
 

@@ -33,6 +33,6 @@ class UnitWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
             return F.normalize(weight, dim=self.axis)
-        with torch.no_grad():
-            weight.copy_(F.normalize(weight, dim=self.axis))
+        # Through `data`: whatever else reads the weight before the backward changes it by rounding alone.
+        weight.data.copy_(F.normalize(weight.data, dim=self.axis))
         return weight
