@@ -14,7 +14,7 @@ NORM_LAYERS = sorted(path.stem for path in (ROOT / "conf/norm_layer").glob("*.ya
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("[!_]*.yaml"))
 
 
-def site(name: str, weight: Tensor | None = None, num_layers: int = 4, layer: int = 0) -> Site:
+def site(name: str, weight: Tensor | None = None, num_layers: int = 4, layer: int | None = 0) -> Site:
     return Site(
         name,
         width=8,

@@ -1,6 +1,7 @@
 """The norm layers: each against its formula written out, at any site, and what batch norm leaks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -133,16 +134,13 @@ def test_dynamic_tanh_starts_by_width_and_by_whether_attention_follows(composed)
             cfg = composed("norm=dyt")
             block = small_model(cfg, width=width, num_layers=1).blocks[0]
         assert block.attn_in.alpha.shape == ()
-        start = [DyT(_wide(name, width), cfg.norm_layer.alpha).alpha.item() for name in ("attn_in", "mlp_in")]
+        start = [
+            DyT(replace(site(name), width=width), cfg.norm_layer.alpha).alpha.item()
+            for name in ("attn_in", "mlp_in")
+        ]
         assert start == pytest.approx(wanted)
     derf = small_model(composed("norm=derf")).blocks[0].attn_in
     assert (derf.alpha.item(), derf.shift.item()) == (0.5, 0.0)
-
-
-def _wide(name, width):
-    from dataclasses import replace
-
-    return replace(site(name), width=width)
 
 
 def test_batch_norm_keeps_running_statistics_as_torchs_does():
