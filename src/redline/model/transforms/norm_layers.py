@@ -45,11 +45,7 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(self.channels)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_fp32:
-            # Autocast would choose a dtype of its own for some of the operations.
-            with torch.autocast(x.device.type, enabled=False):
-                return self._spanned(x.float()).to(x.dtype)
-        return self._spanned(x)
+        return self._spanned(x.float()).to(x.dtype) if self.in_fp32 else self._spanned(x)
 
     def _spanned(self, x: Tensor) -> Tensor:
         if not self.across_heads:
