@@ -2,10 +2,12 @@
 
 import copy
 import functools
+import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +75,19 @@ def finished(shared: Path, smoke: list[str]) -> Finished:
             done = train(*smoke, "hydra.sweeper.report_timeout=1200", cwd=cwd)
             answer.write_text(json.dumps(vars(done)))
     return Finished(cwd, Answer(**json.loads(answer.read_text())))
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Hugging Face's `transformers`, from the benchmarks' folder; found during a test only, as torchmetrics
+    imports it wherever it finds it.
+    """
+    folder = Path(__file__).parents[1] / ".venv/bench"
+    if not (folder / "transformers").is_dir():
+        assert "REDLINE_TEST_PEERS" not in os.environ, f"no transformers in {folder}"
+        pytest.skip(f"no transformers in {folder}: make .venv/bench/installed")
+    monkeypatch.syspath_prepend(folder)
+    return importlib.import_module("transformers")
 
 
 @pytest.fixture(scope="session")

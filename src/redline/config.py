@@ -53,23 +53,30 @@ class TokenType(StrEnum):
 
 @dataclass
 class NormStrategyConfig:
-    """Site -> transform (``_target_`` and its arguments), or null for the identity."""
+    """Site -> transform (``_target_`` and its arguments, perhaps ``layers`` and ``then``), or null."""
 
+    embed: Any = MISSING
     attn_in: Any = MISSING
     q: Any = MISSING
     k: Any = MISSING
     v: Any = MISSING
     score: Any = MISSING
     prob: Any = MISSING
+    proj_in: Any = MISSING
     proj_out: Any = MISSING
     attn_branch: Any = MISSING
+    attn_sum: Any = MISSING
     attn_residual: Any = MISSING
     mlp_in: Any = MISSING
+    fc1_out: Any = MISSING
+    fc2_in: Any = MISSING
     fc2_out: Any = MISSING
     mlp_branch: Any = MISSING
+    mlp_sum: Any = MISSING
     mlp_residual: Any = MISSING
     linear: Any = MISSING
     final: Any = MISSING
+    logits: Any = MISSING
 
 
 @dataclass
@@ -129,6 +136,7 @@ class Config:
     seed: Seed = MISSING
     search: SearchConfig = field(default_factory=SearchConfig)
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
+    norm_layer: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: dict[str, Any] = field(default_factory=dict)

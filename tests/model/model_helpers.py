@@ -5,15 +5,27 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from redline.model import Site, Transformer
+from redline.model.transforms import LayerNorm
 from redline.training.build import build_model
 
 ROOT = Path(__file__).parents[2]
 NORMS = sorted(path.stem for path in (ROOT / "conf/norm").glob("*.yaml"))
+NORM_LAYERS = sorted(path.stem for path in (ROOT / "conf/norm_layer").glob("*.yaml"))
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("[!_]*.yaml"))
 
 
-def site(name: str, weight: Tensor | None = None, num_layers: int = 4) -> Site:
-    return Site(name, width=8, num_heads=2, num_layers=num_layers, weight=weight)
+def site(name: str, weight: Tensor | None = None, num_layers: int = 4, layer: int | None = 0) -> Site:
+    return Site(
+        name,
+        width=8,
+        num_heads=2,
+        num_layers=num_layers,
+        inner=24,
+        vocab_size=32,
+        norm_layer=LayerNorm,
+        layer=layer,
+        weight=weight,
+    )
 
 
 def shrink(cfg: DictConfig, **changes: object) -> DictConfig:

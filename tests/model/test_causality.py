@@ -8,6 +8,7 @@ from model_helpers import NORMS, random_tokens, small_model
 from torch import nn
 
 import redline.model.attention as attention_module
+from redline.model import SITES
 
 LENGTH = 7
 CASES = [
@@ -58,6 +59,37 @@ def test_large_scores_let_nothing_through(composed, norm, positions, path):
     assert not sees_the_future(large_scores(model))
 
 
+class Mixed(nn.Module):
+    """What a transform may do at a site: mix a token's channels; scores one by one; two inputs to one."""
+
+    def __init__(self, site):
+        super().__init__()
+        self.alone = site.axes == "BHTT"
+
+    def forward(self, x, *branch):
+        x = sum(branch, x)
+        return torch.tanh(x) if self.alone else x + 0.5 * x.roll(1, -1)
+
+
+class OverTokens(nn.Module):
+    """What it may not: look at other tokens, for `score` and `prob` at other queries."""
+
+    def __init__(self, site):
+        super().__init__()
+
+    def forward(self, x, *branch):
+        x = sum(branch, x)
+        return x - x.mean(-2, keepdim=True)
+
+
+@pytest.mark.parametrize("name", [name for name in SITES if name != "linear"])
+def test_no_site_shows_a_transform_the_future_unless_it_looks_at_other_tokens(composed, name):
+    cfg = composed()
+    for transform, leaks in ((Mixed, False), (OverTokens, True)):
+        cfg.norm_strategy[name] = {"_target_": f"{__name__}.{transform.__name__}"}
+        assert sees_the_future(small_model(cfg, init_std=0.3).train()) == leaks
+
+
 def mask_before_score(q, k, v, scale, dropout, mask_TT, score, prob):
     """The mistake: the mask is a score like any other, and the cap makes it finite."""
     weights = torch.softmax(score(q @ k.transpose(2, 3) * scale + mask_TT), -1)
@@ -79,14 +111,4 @@ def test_a_cap_after_the_mask_would_be_caught(composed, monkeypatch, norm, cap):
 def test_a_mask_that_is_one_token_late_would_be_caught(composed):
     model = small_model(composed("norm=baseline"), attention="explicit", init_std=0.3)
     model.mask_TT = torch.full((8, 8), -math.inf).triu(2)
-    assert sees_the_future(model)
-
-
-def test_a_norm_over_the_tokens_would_be_caught(composed):
-    class OverTokens(nn.Module):
-        def forward(self, x_BTD):
-            return x_BTD - x_BTD.mean(1, keepdim=True)
-
-    model = small_model(composed("norm=baseline"), init_std=0.3)
-    model.blocks[1].mlp_in = OverTokens()
     assert sees_the_future(model)

@@ -8,64 +8,89 @@ from model_helpers import NORMS, random_tokens, shrink, small_model
 from torch import nn
 
 from redline.errors import UserError
-from redline.model import SITES, Transformer
+from redline.model import OUTSIDE, SITES, Transform, Transformer
+from redline.model.transforms import LayerNorm
 from redline.training.build import build_model
 
 
 class Recorder(nn.Module):
-    """The identity, which keeps what passes."""
+    """The identity, or the sum of two inputs, which keeps what it gives."""
 
     def __init__(self, name, seen):
         super().__init__()
         self.name, self.seen = name, seen
 
-    def forward(self, x):
-        self.seen.append((self.name, x.detach()))
-        return x
+    def forward(self, x, *branch):
+        out = sum(branch, x)
+        self.seen.append((self.name, out.detach()))
+        return out
 
 
-@pytest.fixture
-def recorded():
+@pytest.fixture(params=["rope", "learned"])
+def recorded(request):
     """Of two blocks: the model, and each site's name and values in the order they were passed."""
     seen = []
     torch.manual_seed(0)
     model = Transformer(
-        {name: (lambda site: Recorder(site.name, seen)) for name in SITES},
+        {name: [Transform(lambda site: Recorder(site.name, seen))] for name in SITES}, LayerNorm,
         width=16, num_layers=2, num_heads=2, mlp_ratio=3, vocab_size=32, sequence_length=8,
         dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0, token_dropout=0.0,
-        positions="rope", rope_base=1e4, init_std=0.5, attention="auto",
+        positions=request.param, rope_base=1e4, init_std=0.5, attention="auto",
     )  # fmt: skip
     seen.clear()
     model(random_tokens(3, 7))
     return model, seen
 
 
+IN_BLOCK = [name for name in SITES if name not in ("linear", *OUTSIDE)]
+
+
 def test_every_site_is_passed_in_order(recorded):
     _, seen = recorded
     names = [name for name, _ in seen if name != "linear"]
-    block = [name for name in SITES if name not in ("linear", "final")]
-    assert names == [*block, *block, "final"]
-    sizes = {"B": 3, "T": 7, "D": 16, "H": 2, "K": 8}
+    assert names == ["embed", *IN_BLOCK, *IN_BLOCK, "final", "logits"]
+    sizes = {"B": 3, "T": 7, "D": 16, "H": 2, "K": 8, "F": 48, "V": 32}
     for name, x in seen:
         if name != "linear":
-            expected = [sizes[axis] for axis in SITES[name]]
+            expected = [sizes[axis] for axis in SITES[name].partition("+")[0]]
             assert x.numel() == math.prod(expected)
             assert list(x.shape[-2:]) == expected[-2:], name
 
 
-def test_the_residual_stream_is_input_plus_branch(recorded):
+def test_what_passes_each_site_follows_from_the_site_before(recorded):
     model, seen = recorded
-    first, second = ([x for name, x in seen if name != "linear"][i : i + 13] for i in (0, 13))
-    order = [name for name in SITES if name not in ("linear", "final")]
-    stream = model.embedding(random_tokens(3, 7))
-    for block in (first, second):
-        at = dict(zip(order, block, strict=True))
-        torch.testing.assert_close(at["attn_in"], stream)
-        torch.testing.assert_close(at["attn_residual"], stream + at["attn_branch"])
-        torch.testing.assert_close(at["mlp_in"], at["attn_residual"])
-        torch.testing.assert_close(at["mlp_residual"], at["attn_residual"] + at["mlp_branch"])
+    passed = [x for name, x in seen if name != "linear"]
+    tokens = random_tokens(3, 7)
+    stream = model.positions.embed(model.embedding(tokens))
+    torch.testing.assert_close(passed[0], stream)
+    size = len(IN_BLOCK)
+    for block, start in zip(model.blocks, (1, 1 + size), strict=True):
+        at = dict(zip(IN_BLOCK, passed[start : start + size], strict=True))
+        q, k, v = block.attention.qkv.weight.split(16)
+        for name, weight in (("q", q), ("k", k), ("v", v)):
+            heads = at["attn_in"] @ weight.T
+            torch.testing.assert_close(at[name].transpose(1, 2).flatten(2), heads, rtol=1e-4, atol=1e-4)
+        heads_BHTK = at["prob"].view(3, 2, 7, 7) @ at["v"]
+        wanted = {
+            "attn_in": stream,
+            "proj_in": heads_BHTK.transpose(1, 2).flatten(2),
+            "proj_out": at["proj_in"] @ block.attention.proj.weight.T,
+            "attn_branch": at["proj_out"],
+            "attn_sum": stream + at["attn_branch"],
+            "attn_residual": at["attn_sum"],
+            "mlp_in": at["attn_residual"],
+            "fc1_out": at["mlp_in"] @ block.mlp.fc1.weight.T,
+            "fc2_in": torch.nn.functional.gelu(at["fc1_out"]),
+            "fc2_out": at["fc2_in"] @ block.mlp.fc2.weight.T,
+            "mlp_branch": at["fc2_out"],
+            "mlp_sum": at["attn_residual"] + at["mlp_branch"],
+            "mlp_residual": at["mlp_sum"],
+        }
+        for name, x in wanted.items():
+            torch.testing.assert_close(at[name], x, rtol=1e-4, atol=1e-4, msg=name)
         stream = at["mlp_residual"]
-    torch.testing.assert_close(seen[-2][1] if seen[-1][0] == "linear" else seen[-1][1], stream)
+    torch.testing.assert_close(passed[-2], stream)
+    torch.testing.assert_close(passed[-1], stream @ model.head.weight.T, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_are_scaled_and_not_yet_masked_and_probabilities_are(recorded):

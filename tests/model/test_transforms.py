@@ -1,13 +1,25 @@
 """Each transform against its formula, written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from model_helpers import site, small_model
 
 from redline.errors import UserError
-from redline.model.transforms import LayerNorm, LayerScale, Scale, SigmaReparam, SoftCap, SoftClip
+from redline.model.transforms import (
+    Highway,
+    Interpolate,
+    LayerNorm,
+    LayerScale,
+    LearnedScale,
+    Scale,
+    SigmaReparam,
+    SoftCap,
+    SoftClip,
+    UnitWeight,
+)
 
 
 def normalised(x, dims):
@@ -49,6 +61,35 @@ def test_soft_cap():
 
 def test_scale():
     assert Scale(site("score"), factor=0.5)(torch.tensor([-3.0, 8.0])).tolist() == [-1.5, 4.0]
+
+
+def test_scale_by_width_head_and_layer():
+    place = replace(site("attn_in", layer=2), width=64, num_heads=4)
+    assert Scale(place, factor=3.0, width_power=0.5).factor == pytest.approx(24.0)
+    assert Scale(place, factor=1.0, head_power=1.0).factor == pytest.approx(16.0)
+    assert Scale(place, factor=1.0, layer_power=-0.5).factor == pytest.approx(3**-0.5)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("mlp_branch", 8), ("q", 8), ("fc1_out", 24), ("logits", 32)])
+def test_a_learned_scale_is_a_vector_of_all_channels(name, channels):
+    scale = randomised(LearnedScale(site(name), init=0.5, width_power=1.0, parameter_power=2.0))
+    assert scale.weight.shape == (channels,)
+    factor = scale.weight * 0.5 * 8 / 8**2
+    if name == "q":
+        x = torch.randn(3, 2, 5, 4)
+        expected = torch.stack([x[:, head] * factor[4 * head : 4 * head + 4] for head in (0, 1)], 1)
+    else:
+        x = torch.randn(3, 5, channels)
+        expected = x * factor
+    torch.testing.assert_close(scale(x), expected)
+
+
+@pytest.mark.parametrize("name", ["embed", "q", "logits"])
+def test_one_learned_factor_for_a_site(name):
+    scale = LearnedScale(site(name), init=1.0, width_power=0.5, parameter_power=0.5, per="site")
+    assert [its.shape for its in scale.parameters()] == [()]
+    assert scale.weight.item() == pytest.approx(8**0.5)
+    assert scale(torch.ones(2, 3)).tolist() == [[pytest.approx(8**0.5)] * 3] * 2
 
 
 def test_soft_clip():
@@ -136,6 +177,15 @@ def test_sigma_reparam_takes_sigma_in_fp32_under_autocast():
         (lambda: LayerScale(site("k"), init=[[None, 1.0]]), "norm_strategy.k:"),
         (lambda: LayerScale(site("mlp_branch"), init=[[3, 1.0]]), "norm_strategy.mlp_branch.init:"),
         (lambda: SigmaReparam(site("final")), "norm_strategy.final:"),
+        (lambda: UnitWeight(site("final")), "norm_strategy.final:"),
+        (lambda: Highway(site("attn_in"), times=2.0, power=1.0), "norm_strategy.attn_in:"),
+        (lambda: Interpolate(site("mlp_branch"), init=0.1), "norm_strategy.mlp_branch:"),
+        (lambda: LearnedScale(site("score"), init=1.0), "norm_strategy.score:"),
+        (lambda: LayerNorm(site("mlp_sum")), "norm_strategy.mlp_sum:"),
+        (
+            lambda: Scale(site("final", layer=None), 1.0, layer_power=1.0),
+            "norm_strategy.final.layer_power=1.0",
+        ),
     ],
 )
 def test_a_transform_that_cannot_act_somewhere_names_the_key(build, key):

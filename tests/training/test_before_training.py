@@ -78,7 +78,31 @@ Q = "norm_strategy.q={_target_: own_parts.%s}"
         (["norm_strategy.q={_target_: pathlib.Path}"], ["a subclass of torch.nn.Module"]),
         ([Q % "Missing"], ["norm_strategy.q._target_=own_parts.Missing", "allowed"]),
         (["norm=qk", "norm_strategy.q._target_=redline.model.transforms.LayerNrm"], ["LayerNrm", "allowed"]),
-        (["norm=qk", "+norm_strategy.q.spn=head"], ["norm_strategy.q.spn: unknown argument", "span, eps"]),
+        (
+            ["norm=qk", "+norm_strategy.q.spn=head"],
+            ["norm_strategy.q.spn: unknown argument", "allowed: span"],
+        ),
+        (
+            ["norm_strategy.q={_target_: redline.model.transforms.norm}"],
+            ["norm_strategy.q.span=None", "full"],
+        ),
+        (["norm=qk", "+norm_strategy.q.layers=[0.5,0.5]"], ["norm_strategy.q.layers=[0.5, 0.5]", "below"]),
+        (["norm=qk", "+norm_strategy.q.layers=2"], ["norm_strategy.q.layers=2", "a list of 2 to 2"]),
+        (["+norm_strategy.final.layers=[0,1]"], ["norm_strategy.final.layers", "in no layer"]),
+        (["+norm_strategy.mlp_in.then=3"], ["norm_strategy.mlp_in.then=3", "_target_"]),
+        (
+            ["+norm_strategy.mlp_in.then={_target_: redline.model.transforms.SoftCap}"],
+            ["norm_strategy.mlp_in.then.cap: not set"],
+        ),
+        (
+            ["norm=keel", "+norm_strategy.mlp_sum.then={_target_: redline.model.transforms.norm}"],
+            ["norm_strategy.mlp_sum"],
+        ),
+        (["norm_layer.eps=0"], ["norm_layer.eps=0"]),
+        (["norm_layer=rms_norm", "+norm_layer.bias=true"], ["norm_layer.bias: unknown argument", "dtype"]),
+        (["+norm_layer.span=head"], ["norm_layer.span: unknown argument"]),
+        (["norm_layer._target_=torch.nn.LayerNorm"], ["norm_layer._target_=torch.nn.LayerNorm", "`span`"]),
+        (["norm_layer=dyt", "norm_layer.alpha=[[8,1,1]]"], ["norm_layer.alpha", "width 32"]),
         (["norm_strategy.q={_target_: redline.model.transforms.SoftCap}"], ["norm_strategy.q.cap: not set"]),
         (
             ["norm=qk", "norm_strategy.q.span={_target_: os.system, command: ls}"],

@@ -15,7 +15,18 @@ from redline.training.check import check
 from redline.training.trackers import TrackedRun, build_trackers
 
 CONF = ROOT / "conf"
-GROUPS = ("norm", "model", "data", "optimizer", "schedule", "trainer", "monitor", "divergence", "tracker")
+GROUPS = (
+    "norm",
+    "norm_layer",
+    "model",
+    "data",
+    "optimizer",
+    "schedule",
+    "trainer",
+    "monitor",
+    "divergence",
+    "tracker",
+)
 LISTS = ("monitor/taps", "loss")  # groups of which several are chosen
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")

@@ -90,7 +90,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width, bias=False)
         self.q, self.k, self.v = strategy.at("q"), strategy.at("k"), strategy.at("v")
         self.inner = ScaledDotProduct(strategy, dropout, path)
-        self.proj_out = strategy.at("proj_out")
+        self.proj_in, self.proj_out = strategy.at("proj_in"), strategy.at("proj_out")
         self.positions = positions
 
     def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
@@ -106,4 +106,4 @@ class Attention(nn.Module):
             q_BHTK, k_BHTK, v_BHTK = q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK.to(dtype)
         y_BHTK = self.inner(q_BHTK, k_BHTK, v_BHTK, mask_TT[:T, :T])
         y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
-        return self.proj_out(self.proj(y_BTD))
+        return self.proj_out(self.proj(self.proj_in(y_BTD)))

@@ -1,32 +1,41 @@
-"""A norm strategy: a table that says which transform acts at which site of a block."""
+"""A norm strategy: a table that says which transforms act at which site of the model."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from redline.errors import UserError
 
-# B batch, T tokens, D width, H heads, K head width
+# B batch, T tokens, D width, H heads, K head width, F inner width of the MLP, V vocabulary
 SITES: Final[Mapping[str, str]] = {
+    "embed": "BTD",
     "attn_in": "BTD",
     "q": "BHTK",
     "k": "BHTK",
     "v": "BHTK",
     "score": "BHTT",
     "prob": "BHTT",
+    "proj_in": "BTD",
     "proj_out": "BTD",
     "attn_branch": "BTD",
+    "attn_sum": "BTD+BTD",  # two inputs, the residual stream and the branch, to one output
     "attn_residual": "BTD",
     "mlp_in": "BTD",
+    "fc1_out": "BTF",
+    "fc2_in": "BTF",
     "fc2_out": "BTD",
     "mlp_branch": "BTD",
+    "mlp_sum": "BTD+BTD",
     "mlp_residual": "BTD",
     "linear": "weight",
     "final": "BTD",
+    "logits": "BTV",
 }
+OUTSIDE: Final = ("embed", "final", "logits")  # of the blocks
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,22 @@ class Site:
     width: int
     num_heads: int
     num_layers: int
+    inner: int  # width of the MLP between FC1 and FC2
+    vocab_size: int
+    norm_layer: "Callable[..., nn.Module]"  # the norm that the user chose, from a site and a span
+    layer: int | None = None  # the block's number, from 0; None outside of them
     weight: Tensor | None = None  # at `linear`: the weight that is reparametrized
+    stream_axis: int = 1  # at `linear`: which axis of the weight is the residual stream's: 0 writes to it
 
     @property
     def axes(self) -> str:
         return SITES[self.name]
+
+    @property
+    def channels(self) -> int:
+        """The size of the last axis of what passes here; at `score` and `prob` it is not fixed."""
+        sizes = {"D": self.width, "K": self.width // self.num_heads, "F": self.inner, "V": self.vocab_size}
+        return sizes[self.axes[-1]]
 
     def require(self, transform: str, *axes: str) -> None:
         """Raise UserError unless ``transform`` can act on the tensor at this site."""
@@ -50,27 +70,72 @@ class Site:
             raise UserError(f"norm_strategy.{self.name}: {transform} cannot act here; allowed: {allowed}")
 
 
-Transform = Callable[[Site], nn.Module]
+@dataclass(frozen=True)
+class Transform:
+    """What makes a module for a site, and the layers where it acts: ``low <= layer / num_layers < high``."""
+
+    make: Callable[[Site], nn.Module]
+    layers: tuple[float, float] | None = None  # None: all, and outside of the blocks
+
+    def acts(self, layer: int | None, num_layers: int) -> bool:
+        if self.layers is None:
+            return True
+        low, high = self.layers
+        return layer is not None and low <= layer / num_layers < high
+
+
+class Sum(nn.Module):
+    """The residual stream plus a branch."""
+
+    def forward(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
+        return x_BTD + branch_BTD
 
 
 @dataclass(frozen=True)
 class NormStrategy:
-    """Builds the module of every site; a site whose transform is None is the identity."""
+    """Builds the module of every site from the transforms there, which act one after the other.
 
-    transforms: Mapping[str, Transform | None]
+    Where none acts, the module is the identity, or the plain sum of a residual branch.
+    """
+
+    transforms: Mapping[str, Sequence[Transform]]
+    norm_layer: Callable[..., nn.Module]
     width: int
     num_heads: int
     num_layers: int
+    inner: int
+    vocab_size: int
+    layer: int | None = None
 
-    def at(self, name: str, weight: Tensor | None = None) -> nn.Module:
-        transform = self.transforms[name]
-        if transform is None:
-            return nn.Identity()
-        return transform(Site(name, self.width, self.num_heads, self.num_layers, weight))
+    def in_layer(self, layer: int) -> "NormStrategy":
+        return replace(self, layer=layer)
 
-    def reparametrize(self, model: nn.Module) -> None:
-        """Put the `linear` transform on the weight of every Linear, after initialisation."""
-        if self.transforms["linear"] is None:
+    def at(self, name: str) -> nn.Module:
+        modules = self._modules(self._site(name))
+        if SITES[name] == "BTD+BTD":
+            if len(modules) > 1:
+                raise UserError(f"norm_strategy.{name}.then: allowed: one transform in each layer")
+            return modules[0] if modules else Sum()
+        if len(modules) > 1:
+            return nn.Sequential(*modules)
+        return modules[0] if modules else nn.Identity()
+
+    def reparametrize(self, part: nn.Module) -> None:
+        """Put the `linear` transforms on the weight of every Linear in ``part``, after initialisation."""
+        if not self.transforms["linear"]:
             return
-        for linear in [module for module in model.modules() if isinstance(module, nn.Linear)]:
-            parametrize.register_parametrization(linear, "weight", self.at("linear", linear.weight))
+        for name, linear in [*part.named_modules()]:
+            if isinstance(linear, nn.Linear) and not parametrize.is_parametrized(linear):
+                writes = name.endswith((".proj", ".fc2"))
+                site = replace(self._site("linear"), weight=linear.weight, stream_axis=0 if writes else 1)
+                for module in self._modules(site):
+                    with torch.no_grad():  # it is called once to be checked, which trains nothing
+                        parametrize.register_parametrization(linear, "weight", module)
+
+    def _site(self, name: str) -> Site:
+        shape = (self.width, self.num_heads, self.num_layers, self.inner, self.vocab_size)
+        return Site(name, *shape, self.norm_layer, None if name in OUTSIDE else self.layer)
+
+    def _modules(self, site: Site) -> list[nn.Module]:
+        acting = [its for its in self.transforms[site.name] if its.acts(site.layer, self.num_layers)]
+        return [its.make(site) for its in acting]

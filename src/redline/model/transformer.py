@@ -1,7 +1,7 @@
 """A decoder-only transformer whose normalisation is a table: no biases, untied head, GELU."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,16 @@ from redline.model.positions import POSITIONS
 class Mlp(nn.Module):
     """FC1, GELU, FC2. (B,T,D) to (B,T,D)."""
 
-    def __init__(self, strategy: NormStrategy, mlp_ratio: int) -> None:
+    def __init__(self, strategy: NormStrategy) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(strategy.width, mlp_ratio * strategy.width, bias=False)
-        self.fc2 = nn.Linear(mlp_ratio * strategy.width, strategy.width, bias=False)
+        self.fc1 = nn.Linear(strategy.width, strategy.inner, bias=False)
+        self.fc2 = nn.Linear(strategy.inner, strategy.width, bias=False)
+        self.fc1_out, self.fc2_in = strategy.at("fc1_out"), strategy.at("fc2_in")
         self.fc2_out = strategy.at("fc2_out")
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.fc2_out(self.fc2(F.gelu(self.fc1(x_BTD))))
+        hidden_BTF = self.fc2_in(F.gelu(self.fc1_out(self.fc1(x_BTD))))
+        return self.fc2_out(self.fc2(hidden_BTF))
 
 
 class Block(nn.Module):
@@ -34,14 +36,15 @@ class Block(nn.Module):
         self.attn_in, self.mlp_in = strategy.at("attn_in"), strategy.at("mlp_in")
         self.attention, self.mlp = attention, mlp
         self.attn_branch, self.mlp_branch = strategy.at("attn_branch"), strategy.at("mlp_branch")
+        self.attn_sum, self.mlp_sum = strategy.at("attn_sum"), strategy.at("mlp_sum")
         self.attn_residual, self.mlp_residual = strategy.at("attn_residual"), strategy.at("mlp_residual")
         self.dropout = _dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
         attn_BTD = self.attn_branch(self.dropout(self.attention(self.attn_in(x_BTD), mask_TT)))
-        x_BTD = self.attn_residual(x_BTD + attn_BTD)
+        x_BTD = self.attn_residual(self.attn_sum(x_BTD, attn_BTD))
         mlp_BTD = self.mlp_branch(self.dropout(self.mlp(self.mlp_in(x_BTD))))
-        return self.mlp_residual(x_BTD + mlp_BTD)
+        return self.mlp_residual(self.mlp_sum(x_BTD, mlp_BTD))
 
 
 def _dropout(share: float) -> nn.Module:
@@ -51,7 +54,8 @@ def _dropout(share: float) -> nn.Module:
 class Transformer(nn.Module):
     """Token ids (B,T) to logits (B,T,V).
 
-    ``transforms`` maps every site to a transform or None; ``sequence_length`` is the longest T.
+    ``transforms`` maps every site to the transforms there, ``norm_layer`` makes the norm that a strategy may
+    ask for; ``sequence_length`` is the longest T.
     ``token_dropout`` is the share of the tokens whose embedding is zero in training, with no other scaled up
     (blank noise: Xie et al. 2017, section 3.2).
     Raises UserError for a shape that cannot be built.
@@ -61,7 +65,8 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        transforms: Mapping[str, Transform | None],
+        transforms: Mapping[str, Sequence[Transform]],
+        norm_layer: Callable[..., nn.Module],
         *,
         width: int,
         num_layers: int,
@@ -89,26 +94,27 @@ class Transformer(nn.Module):
                 f"model.width={width}: divided by model.num_heads={num_heads} it is odd; allowed with "
                 "model.positions=rope: an even head width"
             )
-        strategy = NormStrategy(transforms, width, num_heads, num_layers)
+        strategy = NormStrategy(
+            transforms, norm_layer, width, num_heads, num_layers, mlp_ratio * width, vocab_size
+        )
         self.embedding = nn.Embedding(vocab_size, width)
         self.token_dropout = token_dropout
         self.embedding_dropout = _dropout(embedding_dropout)
         self.positions = POSITIONS[positions](sequence_length, width, num_heads, rope_base)
+        self.embed = strategy.at("embed")
         self.blocks = nn.ModuleList(
-            Block(
-                strategy,
-                Attention(strategy, self.positions, attention_dropout, attention),
-                Mlp(strategy, mlp_ratio),
-                dropout,
-            )
-            for _ in range(num_layers)
+            Block(its, Attention(its, self.positions, attention_dropout, attention), Mlp(its), dropout)
+            for its in map(strategy.in_layer, range(num_layers))
         )
         self.final = strategy.at("final")
         self.head = nn.Linear(width, vocab_size, bias=False)
+        self.logits = strategy.at("logits")
         future_TT = torch.ones(sequence_length, sequence_length, dtype=torch.bool).triu(1)
         mask_TT = torch.zeros(sequence_length, sequence_length).masked_fill(future_TT, -math.inf)
         self.register_buffer("mask_TT", mask_TT, persistent=False)
         self._init_weights(init_std)
+        for layer, block in enumerate(self.blocks):
+            strategy.in_layer(layer).reparametrize(block)
         strategy.reparametrize(self)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -116,10 +122,10 @@ class Transformer(nn.Module):
         if self.training and self.token_dropout:
             kept_BT1 = torch.rand_like(x_BTD[..., :1]) >= self.token_dropout
             x_BTD = x_BTD * kept_BT1
-        x_BTD = self.embedding_dropout(self.positions.embed(x_BTD))
+        x_BTD = self.embedding_dropout(self.embed(self.positions.embed(x_BTD)))
         for block in self.blocks:
             x_BTD = block(x_BTD, self.mask_TT)
-        return self.head(self.final(x_BTD))
+        return self.logits(self.head(self.final(x_BTD)))
 
     def _init_weights(self, std: float) -> None:
         """Normal weights; Proj and FC2, which feed the residual sum, smaller (GPT-2, section 2.3)."""

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le, Len
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
+from redline.bounds import check_value, shown
 from redline.errors import UserError
-from redline.model import SITES, Transformer
+from redline.model import OUTSIDE, SITES, Transform, Transformer
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
@@ -18,7 +21,13 @@ from redline.training.module import LanguageModel
 from redline.training.precision import check_precision, fastest_precision
 
 _TRANSFORM = Kind(
-    "a subclass of torch.nn.Module whose first argument is the site", subclass_of(nn.Module), positional=1
+    "a subclass of torch.nn.Module whose first argument is the site", returns(nn.Module), positional=1
+)
+_NORM_LAYER = Kind(
+    "a subclass of torch.nn.Module with the arguments `site` and `span`",
+    lambda target: subclass_of(nn.Module)(target) and has_parameters("span")(target),
+    positional=1,
+    named=("span",),
 )
 _TERM = Kind("a subclass of redline.training.losses.Term", subclass_of(Term))
 _OPTIMIZER = Kind(
@@ -26,6 +35,7 @@ _OPTIMIZER = Kind(
     returns(Optimizer),
     positional=2,
 )
+_Depths = Annotated[list[Annotated[float, Ge(0), Le(1)]], Len(2, 2)]
 _SCHEDULE = Kind(
     "a function of `step` and `max_steps`",
     has_parameters("step", "max_steps"),
@@ -42,12 +52,40 @@ def build_model(cfg: DictConfig) -> Transformer:
             raise UserError(
                 f"norm_strategy.{site}: not set; begin the variant's YAML with `defaults: [baseline, _self_]`"
             )
-        spec = cfg.norm_strategy[site]
-        transforms[site] = None if spec is None else find_part(f"norm_strategy.{site}", spec, _TRANSFORM)
+        transforms[site] = _transforms(site, cfg.norm_strategy[site])
+    norm_layer = find_part("norm_layer", cfg.norm_layer, _NORM_LAYER)
     shape = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(shape, dict)
     shape["sequence_length"] = cfg.data.sequence_length
-    return Transformer(transforms, **{str(key): value for key, value in shape.items()})
+    return Transformer(transforms, norm_layer, **{str(key): value for key, value in shape.items()})
+
+
+def _transforms(site: str, spec: Any) -> list[Transform]:
+    """``spec``: null, or `_target_`, its arguments, and perhaps ``layers`` and ``then``, another spec."""
+    key = f"norm_strategy.{site}"
+    spec = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
+    found = []
+    while spec is not None:
+        arguments = dict(spec) if isinstance(spec, dict) else spec
+        spec, layers = None, None
+        if isinstance(arguments, dict):
+            spec = arguments.pop("then", None)
+            layers = (
+                _layers(f"{key}.layers", site, arguments.pop("layers")) if "layers" in arguments else None
+            )
+        found.append(Transform(find_part(key, arguments, _TRANSFORM), layers))
+        key += ".then"
+    return found
+
+
+def _layers(key: str, site: str, layers: Any) -> tuple[float, float]:
+    check_value(key, layers, _Depths)
+    if site in OUTSIDE:
+        raise UserError(f"{key}: this site is in no layer; allowed: no such key")
+    low, high = layers
+    if low >= high:
+        raise UserError(f"{key}={shown(layers)}: allowed: shares of the depth, the first below the second")
+    return low, high
 
 
 def count_parameters(cfg: DictConfig) -> int:

@@ -6,11 +6,11 @@ from redline.model.norm_strategy import Site
 
 
 class SoftCap(nn.Module):
-    """``cap * tanh(x / cap)``: bounds attention logits smoothly (Gemma 2; Rybakov et al. 2024)."""
+    """``cap * tanh(x / cap)``: bounds logits smoothly (Gemma 2; Rybakov et al. 2024)."""
 
     def __init__(self, site: Site, cap: Positive) -> None:
         super().__init__()
-        site.require("SoftCap", "BHTT", "BHTK", "BTD")
+        site.require("SoftCap", "BHTT", "BHTK", "BTD", "BTF", "BTV")
         self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:
