@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_helpers import prepared, words
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redline.data.manifest import TokenCorpus
@@ -73,6 +73,7 @@ def test_clean(before: str, after: str | None) -> None:
 
 
 @given(st.text())
+@settings(max_examples=30)
 def test_clean_leaves_what_is_clean(text: str) -> None:
     once = list(clean(iter([text]), empty_lines=1))
     for document in once:
@@ -189,9 +190,9 @@ def test_no_document_is_on_both_sides(tmp_path: Path) -> None:
 
 def test_a_document_keeps_its_side_whatever_else_there_is(tmp_path: Path) -> None:
     texts = [words(seed, 30) for seed in range(60)]
-    settings: dict[str, Any] = {"split": "document", "val_fraction": 0.3}
+    chosen: dict[str, Any] = {"split": "document", "val_fraction": 0.3}
     few, many = (
-        sides(prepared(Documents(its), tmp_path, {"tokenizer": Bytes()}, **settings))
+        sides(prepared(Documents(its), tmp_path, {"tokenizer": Bytes()}, **chosen))
         for its in (texts[:30], texts[::-1])
     )
 
@@ -204,11 +205,11 @@ def test_near_duplicates_that_are_removed_cannot_be_on_both_sides(tmp_path: Path
     originals = [words(seed, 100) for seed in range(40)]
     copies = [edited(its, 0.01, seed) for seed, its in enumerate(originals)]
     corpus = Documents([*originals, *copies])
-    settings: dict[str, Any] = {"split": "document", "val_fraction": 0.3}
+    chosen: dict[str, Any] = {"split": "document", "val_fraction": 0.3}
     steps = {"near": partial(near, **NEAR)}
 
-    with_copies = sides(prepared(corpus, tmp_path, {"tokenizer": Bytes()}, **settings))
-    without = sides(prepared(corpus, tmp_path, {"tokenizer": Bytes(), "steps": steps}, **settings))
+    with_copies = sides(prepared(corpus, tmp_path, {"tokenizer": Bytes()}, **chosen))
+    without = sides(prepared(corpus, tmp_path, {"tokenizer": Bytes(), "steps": steps}, **chosen))
 
     straddling = [
         [similarity(a, b) > 0.8 for a in train for b in val] for train, val in (with_copies, without)
