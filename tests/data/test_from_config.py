@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from redline.config import register
-from redline.data import Text, build_corpus, open_corpus
-from redline.data.tokenizer import BytePairs
+from redline.data import Text, build_corpus, corpus_identity, open_corpus
+from redline.data.tokenizer import BytePairs, train_tokenizer
 from redline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +170,22 @@ def test_what_does_not_fit_together_is_told_before_anything_is_read(
 
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
+
+
+def test_the_identity_is_of_the_content_wherever_it_is(text_folder: Path, tmp_path: Path) -> None:
+    chosen = ["data=text", "data/tokenizer=file", "data.tokenizer.end_of_text=e", "data.batch_size=2"]
+    found = []
+    for place in ("here", "there"):
+        folder = tmp_path / place
+        shutil.copytree(text_folder, folder / "text")
+        train_tokenizer([words(1, 500)], 300).save(str(folder / "tokenizer.json"))
+        paths = [f"data.path={folder / 'text'}", f"data.tokenizer.path={folder / 'tokenizer.json'}"]
+        cfg = config(tmp_path, *chosen, *paths)
+        found += [open_corpus(cfg).identity, corpus_identity(cfg)]
+        cfg.data.tokenizer.end_of_text = "f"
+        assert corpus_identity(cfg) not in found
+
+    assert len(set(found)) == 1
 
 
 def test_the_coordinator_can_prepare_tokens_without_torch() -> None:

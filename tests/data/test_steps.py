@@ -61,7 +61,7 @@ def sides(corpus: TokenCorpus) -> tuple[list[str], list[str]]:
     [
         ("donâ€™t", "don’t"),  # UTF-8 that was read as Windows-1252
         ("caf\u0065\u0301", "caf\u00e9"),  # an accent of its own
-        ("a\0b\x07c\x9fd\r\ne\ttwo", "abcŸd\ne\ttwo"),  # ftfy has 9F as Windows-1252 does
+        ("a\0b\x07c\x0c\x81d\r\ne\ttwo", "abcd\ne\ttwo"),
         ("  one   two \u00a0 three  \n    four  ", "one two three\n    four"),
         ("one\n\n\n\n\ntwo\n\nthree\n \n \nfour", "one\n\ntwo\n\nthree\n\nfour"),
         (" \n\x00 ", None),
@@ -103,9 +103,9 @@ def similarity(a: str, b: str) -> float:
 def test_near_leaves_out_what_resembles_by_the_sets_themselves() -> None:
     originals = [words(seed, 300) for seed in range(20)]
     close = [edited(its, 0.01, seed) for seed, its in enumerate(originals)]
-    far = [edited(its, 0.1, seed) for seed, its in enumerate(originals)]
+    far = [edited(its, 0.05, seed) for seed, its in enumerate(originals)]  # some are candidates
     assert min(map(similarity, originals, close)) > 0.88
-    assert max(map(similarity, originals, far)) < 0.6
+    assert 0.6 < max(map(similarity, originals, far)) < 0.7
 
     assert list(near(iter([*originals, *close, *far]), **NEAR)) == [*originals, *far]
     assert list(near(iter([*close, *originals]), **NEAR)) == close  # the first stays
@@ -174,12 +174,16 @@ def test_a_step_that_fails_is_one_line(tmp_path: Path, step: Any, said: str) -> 
     with pytest.raises(UserError, match=f"^data.*{said}") as error:
         prepared(Documents(["a b", "c d"]), tmp_path / "cache", {"steps": {"mine": step}})
     assert "\n" not in str(error.value)
+    assert str(error.value).count("data.steps") <= 1
     assert [*(tmp_path / "cache").glob("*")] == []
 
 
 def test_no_document_is_on_both_sides(tmp_path: Path) -> None:
     texts = [words(seed, 30) for seed in range(300)]
-    corpus = Documents([*texts, *random.Random(0).sample(texts, 150)])
+    copies = [
+        "".join([*its]) for its in random.Random(0).sample(texts, 150)
+    ]  # by content, not the same object
+    corpus = Documents([*texts, *copies])
 
     train, val = sides(prepared(corpus, tmp_path, {"tokenizer": Bytes()}, split="document", val_fraction=0.2))
 
@@ -225,6 +229,7 @@ def test_other_steps_and_another_split_are_other_caches(tmp_path: Path) -> None:
         {},
         {"split": "document"},
         {"text": text | {"steps": {"exact": exact}}},
+        {"text": text | {"steps": {"exact": exact, "again": exact}}},
     ]
     caches = [prepared(corpus, tmp_path, **({"text": text} | its)) for its in changes]
-    assert len({its.path for its in caches}) == 3
+    assert len({its.path for its in caches}) == 4

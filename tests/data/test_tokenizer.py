@@ -87,11 +87,12 @@ def test_bytes() -> None:
 
 def test_a_file_takes_a_text_as_it_is(tmp_path: Path) -> None:
     encoder = TokenizerFile(file_of(tmp_path / "tokenizer.json"), "<|endoftext|>").encoder([], 1000)
-    (ids,) = encoder.encode([TEXT])
+    texts = [TEXT, "a"]
+    found = list(encoder.encode(texts))
 
     assert (encoder.size, encoder.end_of_text) == (401, 400)
-    assert max(ids) < 400
-    assert TRAINED.decode(ids) == TEXT
+    assert max(map(max, found)) < 400
+    assert list(map(TRAINED.decode, found)) == texts
 
 
 def test_tiktoken_takes_a_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,9 +70,8 @@ def check_one_batch(tokens: Tokens, sequence_length: int, batch_size: int, part:
 
 
 def _windows(tokens: Tokens, starts_B: np.ndarray, sequence_length: int) -> np.ndarray:
-    plain = (
-        tokens.view(np.ndarray) if isinstance(tokens, np.ndarray) else tokens
-    )  # a memmap's slices are slow
+    # A memmap's own slices take longer.
+    plain = tokens.view(np.ndarray) if isinstance(tokens, np.ndarray) else tokens
     windows = np.empty((len(starts_B), sequence_length + 1), np.int64)
     for window, start in zip(windows, starts_B.tolist(), strict=True):
         window[:] = plain[start : start + sequence_length + 1]
