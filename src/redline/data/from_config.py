@@ -68,8 +68,8 @@ def build_corpus(cfg: Any) -> Text | TokenFiles:
         for key, without in _WITHOUT_TEXT.items():
             if data[key] != without:
                 raise UserError(
-                    f"data.{key}={shown(data[key])}: data.source reads tokens, not documents; allowed:"
-                    f" {shown(without)}, or a data.source of text"
+                    f"data.{key}={shown(data[key])}: data.source reads tokens, which have no documents;"
+                    " allowed: leave it out, or data=text"
                 )
         return source
     if data["val_path"] is not None:
