@@ -182,6 +182,12 @@ def test_no_more_than_a_chunk_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
     tracemalloc.stop()
 
 
+def header(shape: str) -> bytes:
+    """A .npy file that says it holds so many tokens, and holds eight."""
+    text = f"{{'descr': '<u2', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(16)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -189,6 +195,10 @@ def test_no_more_than_a_chunk_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
         ("a.bin", b"123", "holds no whole tokens"),
         ("a.npy", b"", "holds no whole tokens"),
         ("a.npy", b"no array", "holds no whole tokens"),
+        ("a.npy", header("(9,)"), "holds no whole tokens"),
+        ("a.npy", header("(1" + "0" * 31 + ",)"), "holds no whole tokens"),
+        ("a.npy", header("(True,)"), "holds no whole tokens"),
+        ("a.npy", header("(5,"), "holds no whole tokens"),
         ("a.npy", np.array([{"a": 1}], dtype=object), "holds no whole tokens"),
         ("a.npy", np.zeros((3, 4), np.uint16), "holds uint16 of shape \\(3, 4\\)"),
         ("a.npy", np.zeros(3, np.int64), "holds int64"),
@@ -197,11 +207,12 @@ def test_no_more_than_a_chunk_is_in_memory(tmp_path: Path, monkeypatch: pytest.M
         ("a.txt", b"words", "not a kind of file that is read"),
         ("empty", None, "a folder that holds none"),
         ("missing.bin", None, "no such file"),
+        ("~nobody/a.bin", None, "no such file"),
         ("a.bin", np.zeros(1, np.uint16), "leaves the training or the validation part"),
     ],
 )
 def test_what_holds_no_tokens_is_one_line(tmp_path: Path, name: str, content: Any, said: str) -> None:
-    path = tmp_path / name
+    path = Path(name) if name.startswith("~") else tmp_path / name
     if name == "empty":
         path.mkdir()
     elif isinstance(content, bytes):

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -191,7 +192,9 @@ def find_files(key: str, named: Any, suffixes: tuple[str, ...], allowed: str) ->
             raise UserError(f"{key}={path}: not a kind of file that is read; allowed: {allowed}")
         return [path]
 
-    return list(dict.fromkeys(path for name in several for path in expand(Path(str(name)).expanduser())))
+    return list(
+        dict.fromkeys(path for name in several for path in expand(Path(os.path.expanduser(str(name)))))
+    )
 
 
 @contextmanager

@@ -159,7 +159,10 @@ class TokenFiles:
                     array = np.load(path, mmap_mode="r", allow_pickle=False)
                 else:
                     array = np.memmap(path, np.dtype(self.token_type), mode="r")
-        except (ValueError, EOFError) as error:
+        except UserError:
+            raise
+        # numpy raises whatever a crafted header leads to.
+        except Exception as error:
             raise UserError(
                 f"{key}={path}: holds no whole tokens ({told(error)}); allowed: {self._ALLOWED}"
             ) from error

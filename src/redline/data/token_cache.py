@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from redline.bounds import shown
 from redline.data.corpus import Corpus
 from redline.data.manifest import (
     STATISTICS,
@@ -165,7 +164,7 @@ def _build(
 ) -> None:
     least = text.tokenizer.least_vocab_size()
     if vocab_size < least:
-        name = shown(text.tokenizer.identity())
+        name = type(text.tokenizer).__name__
         raise UserError(
             f"model.vocab_size={vocab_size}: too small for data.tokenizer ({name}); allowed: {least} or more"
         )

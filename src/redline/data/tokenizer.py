@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from redline.bounds import shown
 from redline.data.corpus import needed
 from redline.errors import UserError
+from redline.parts import told
 
 BYTES = 256  # the alphabet: every text can be tokenized with it
 
@@ -124,10 +126,10 @@ class TokenizerFile(_Ready):
 
     def _content(self) -> bytes:
         try:
-            return Path("" if self.path is None else str(self.path)).expanduser().read_bytes()
-        except OSError as error:
+            return Path("" if self.path is None else os.path.expanduser(str(self.path))).read_bytes()
+        except (OSError, ValueError) as error:
             raise UserError(
-                f"data.tokenizer.path={shown(self.path)}: cannot be read ({error.strerror});"
+                f"data.tokenizer.path={shown(self.path)}: cannot be read ({told(error)});"
                 f" allowed: {self._ALLOWED}"
             ) from error
 
