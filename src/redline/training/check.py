@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from redline.config import check_settings
-from redline.data import build_source
+from redline.data import build_corpus
 from redline.errors import UserError
 from redline.model import SITES
 from redline.monitor import Monitor
@@ -47,7 +47,7 @@ def check_parts(cfg: DictConfig) -> None:
     """Raise UserError for a setting out of bounds, and for what cannot be built of them."""
     check_settings(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
-    build_source(cfg)
+    build_corpus(cfg)
     build_rules(cfg.divergence, object)
     check_trackers(cfg.tracker)
     mode, _ = build_forecaster(cfg.divergence)

@@ -23,7 +23,7 @@ def deciding_settings(cfg: DictConfig, corpus: str | None = None) -> dict[str, A
         del settings[key]
     for key in _NO_MATTER_IN_TRAINER:
         settings["trainer"].pop(key)
-    for key in ("cache_dir", "path", "source"):
+    for key in ("cache_dir", "path", "val_path", "source", "tokenizer"):
         settings["data"].pop(key)
     settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
     return settings
