@@ -15,7 +15,7 @@ TRACKING_URI ?=
 STORAGE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test faults test-ray lint format bench ui dashboard report send screenshots gate clean
+.PHONY: help setup run test faults test-ray lint format bench ui dashboard report send screenshots gate techniques clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ send: setup ## send what waits in mlruns/outbox to MLflow: make send ARGS="track
 
 screenshots: setup ## the README's pictures, of a search: make screenshots SEARCH=NAME (needs chromium and chromedriver)
 	PYTHONPATH=src:tests $(PY) tests/browser/take_screenshots.py $(SEARCH)
+
+techniques: setup ## write docs/techniques.md from conf/
+	$(PY) tests/package/techniques.py
 
 clean: ## remove the environment and caches; keeps mlruns/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis

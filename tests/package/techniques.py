@@ -1,6 +1,8 @@
 """Writes docs/techniques.md from the comments and values of conf/: `make techniques`."""
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/techniques.md"
 HEAD = """# Techniques
 
-Every choice of the training stack, by the group of the configuration that it belongs to. Each can be combined with each
-other: `redline search norm=qk optimizer=adamw,muon gradient=zclip`. What cannot work together is refused before any
-training.
+```
+redline search norm=qk optimizer=adamw,muon gradient=zclip loss=z_loss
+```
 
-This page is written by `make techniques` from the files in `conf/`. Do not edit it.
+All choices of the training stack, by the group of the configuration that they belong to. Any can be combined; what cannot
+work together is refused before any training. [The recipe](recipe.md) tells how they are used, [variants](variants.md) what
+a norm strategy is, [text](text.md) how data are prepared. `experiment=remedies` compares remedies for an unstable run.
+
+`make techniques` writes this page from the files in `conf/`. Do not edit it.
 """
 GROUPS = {  # what a reader looks for, in this order
     "norm": "Norm strategies",
@@ -25,7 +31,6 @@ GROUPS = {  # what a reader looks for, in this order
     "schedule": "Schedules",
     "loss": "Losses and regularisers, added to cross entropy",
     "gradient": "Gradients",
-    "trainer/precision": "Precision",
     "data/steps": "Data preparation",
     "data/tokenizer": "Tokenizers",
     "monitor/taps": "Monitoring",
@@ -91,12 +96,16 @@ def shown(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
-    return {True: "true", False: "false", None: "null"}.get(value, str(value)) if value in (True, False, None) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def linked(text: str) -> str:
     """arXiv numbers as links."""
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def page() -> str:
@@ -106,12 +115,13 @@ def page() -> str:
         if not rows:
             continue
         parts.append(f"## {title}\n")
-        parts.append("| choice | what it does | defaults | source | package | test |\n|---|---|---|---|---|---|")
+        headings = ("choice", "what it does", "defaults", "source", "package", "test")
+        parts += [row(headings), row(["---"] * len(headings))]
         for its in rows:
             name = f"[{its.path.stem}]" if group in LISTS else its.path.stem
-            test = f"[{Path(its.test).name}](../{its.test})" if its.test else ""
-            cells = [f"`{group}={name}`", its.does, its.values and f"`{its.values}`", linked(its.source), its.package, test]
-            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+            values = its.values and f"`{its.values}`"
+            test = its.test and f"[{Path(its.test).name}](../{its.test})"
+            parts.append(row([f"`{group}={name}`", its.does, values, linked(its.source), its.package, test]))
         parts.append("")
     return "\n".join(parts)
 

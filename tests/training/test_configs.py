@@ -30,7 +30,7 @@ GROUPS = (
 LISTS = ("monitor/taps", "loss", "data/steps")  # groups of which several are chosen
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
-    for group in (*GROUPS, "data/tokenizer", *LISTS, "experiment")
+    for group in (*GROUPS, "data/tokenizer", *LISTS, "experiment", "remedy")
     for path in sorted((CONF / group).glob("*.yaml"))
     if not path.stem.startswith("_")
 ]
@@ -38,13 +38,25 @@ CHOICES = [
 
 def test_every_group_is_looked_at():
     folders = {path.parent.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
-    assert folders == {*GROUPS, *(group.partition("/")[0] for group in LISTS), "experiment", "hydra"}
+    assert folders == {
+        *GROUPS,
+        *(group.partition("/")[0] for group in LISTS),
+        "experiment",
+        "remedy",
+        "hydra",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
 def test_every_file_begins_with_what_choosing_it_does(path):
     lines = path.read_text(encoding="utf-8").splitlines()
-    packages = {"norm": "norm_strategy", "experiment": "_global_", "tracker": "tracker", "loss": "loss"}
+    packages = {
+        "norm": "norm_strategy",
+        "experiment": "_global_",
+        "remedy": "_global_",
+        "tracker": "tracker",
+        "loss": "loss",
+    }
     if (package := packages.get(path.parent.name)) is not None:
         assert re.fullmatch(rf"# @package {package}(\.\w+)?", lines.pop(0))
     assert lines[0].startswith("# ")

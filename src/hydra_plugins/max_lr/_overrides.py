@@ -22,8 +22,8 @@ def split(
     """The ladder; for every variant the overrides that make it; what has several values beside `norm`.
 
     What ``key`` is given is the ladder: a list, a range or an interval; without it the default one, for `lr`.
-    Every other override with several values multiplies the variants. ``params``: overrides that a file has, for
-    keys that the command line does not give. Raises UserError.
+    Every other override with several values multiplies the variants. ``params``: overrides that a file has,
+    for keys that the command line does not give. Raises UserError.
     """
     parser = OverridesParser.create(config_loader=config_loader)
     rungs = ladder.from_values(default_ladder, key) if key == "lr" else None
