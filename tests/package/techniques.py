@@ -17,9 +17,10 @@ HEAD = """# Techniques
 redline search norm=qk optimizer=adamw,muon gradient=zclip loss=z_loss
 ```
 
-All choices of the training stack, by the group of the configuration that they belong to. Any can be combined; what cannot
-work together is refused before any training. [The recipe](recipe.md) tells how they are used, [variants](variants.md) what
-a norm strategy is, [text](text.md) how data are prepared. `experiment=remedies` compares remedies for an unstable run.
+All choices of the training stack, by the group of the configuration that they belong to. Any can be combined;
+what cannot work together is refused before any training. [The recipe](recipe.md) tells how they are used,
+[variants](variants.md) what a norm strategy is, [text](text.md) how data are prepared. `experiment=remedies`
+compares remedies for an unstable run.
 
 `make techniques` writes this page from the files in `conf/`. Do not edit it.
 """

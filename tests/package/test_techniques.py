@@ -1,4 +1,4 @@
-"""docs/techniques.md is what conf/ says, and every technique names a source, a package and a test that there are."""
+"""docs/techniques.md is what conf/ says, and every technique names a package and a test that there are."""
 
 import ast
 
@@ -7,7 +7,6 @@ from techniques import GROUPS, PAGE, ROOT, page, techniques
 
 EVERY = [pytest.param(its, id=f"{group}-{its.path.stem}") for group in GROUPS for its in techniques(group)]
 PACKAGES = {"redline", "torch", "tokenizers", "pytorch-optimizer", "ftfy", "datasketch", "tiktoken"}
-OWN = {"monitor/taps"}  # groups of what is this project's own: no paper
 
 
 def test_the_page_is_what_make_techniques_writes():
