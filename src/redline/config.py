@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from redline.bounds import Count, Positive, Seed, check_value
+from redline.bounds import Count, Positive, Seed, Share, check_value
 from redline.errors import UserError
 
 Dropped = Annotated[float, Ge(0), Lt(1)]
@@ -98,7 +98,6 @@ class ModelConfig:
     token_dropout: Dropped = MISSING
     positions: Positions = MISSING
     rope_base: Annotated[float, Gt(1), Le(10**12)] = MISSING
-    init_std: Annotated[float, Gt(0), Le(100)] = MISSING
     attention: Attention = MISSING
 
 
@@ -147,6 +146,7 @@ class Config:
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
     norm_layer: dict[str, Any] = field(default_factory=dict)
     model: ModelConfig = field(default_factory=ModelConfig)
+    init: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     loss: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -155,6 +155,15 @@ class Config:
     monitor: dict[str, Any] = field(default_factory=dict)
     divergence: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+
+
+def _share(share: Any, *, _root_: DictConfig) -> int:
+    """``${share:0.05}``: so many steps are that share of the run."""
+    check_value("share", share, Share)
+    return round(share * _root_.trainer.max_steps)
+
+
+OmegaConf.register_new_resolver("share", _share, replace=True)
 
 
 def register() -> None:

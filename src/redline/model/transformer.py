@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from redline.errors import UserError
 from redline.model.attention import Attention
+from redline.model.init import Init
 from redline.model.norm_strategy import NormStrategy, Transform
 from redline.model.positions import POSITIONS
+from redline.model.roles import named_parameters
 
 
 class Mlp(nn.Module):
@@ -55,7 +57,7 @@ class Transformer(nn.Module):
     """Token ids (B,T) to logits (B,T,V).
 
     ``transforms`` maps every site to the transforms there, ``norm_layer`` makes the norm that a strategy may
-    ask for; ``sequence_length`` is the longest T.
+    ask for, ``init`` draws a matrix (see `redline.model.init`); ``sequence_length`` is the longest T.
     ``token_dropout`` is the share of the tokens whose embedding is zero in training, with no other scaled up
     (blank noise: Xie et al. 2017, section 3.2).
     Raises UserError for a shape that cannot be built.
@@ -67,6 +69,7 @@ class Transformer(nn.Module):
         self,
         transforms: Mapping[str, Sequence[Transform]],
         norm_layer: Callable[..., nn.Module],
+        init: Init,
         *,
         width: int,
         num_layers: int,
@@ -80,7 +83,6 @@ class Transformer(nn.Module):
         token_dropout: float,
         positions: str,
         rope_base: float,
-        init_std: float,
         attention: str,
     ) -> None:
         super().__init__()
@@ -112,7 +114,7 @@ class Transformer(nn.Module):
         future_TT = torch.ones(sequence_length, sequence_length, dtype=torch.bool).triu(1)
         mask_TT = torch.zeros(sequence_length, sequence_length).masked_fill(future_TT, -math.inf)
         self.register_buffer("mask_TT", mask_TT, persistent=False)
-        self._init_weights(init_std)
+        self._init_weights(init)
         for layer, block in enumerate(self.blocks):
             strategy.in_layer(layer).reparametrize(block)
         strategy.reparametrize(self)
@@ -127,11 +129,10 @@ class Transformer(nn.Module):
             x_BTD = block(x_BTD, self.mask_TT)
         return self.logits(self.head(self.final(x_BTD)))
 
-    def _init_weights(self, std: float) -> None:
-        """Normal weights; Proj and FC2, which feed the residual sum, smaller (GPT-2, section 2.3)."""
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                into_residual = name.endswith((".proj", ".fc2"))
-                nn.init.normal_(
-                    module.weight, std=std / math.sqrt(2 * len(self.blocks)) if into_residual else std
-                )
+    def _init_weights(self, init: Init) -> None:
+        drawn = {
+            id(module.weight) for module in self.modules() if isinstance(module, nn.Linear | nn.Embedding)
+        }
+        for named in named_parameters(self):
+            if id(named.parameter) in drawn:
+                init(named, len(self.blocks))

@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 from annotated_types import Len
 from torch import Tensor, nn
 
-from redline.model import Transformer
+from redline.model import LINEARS, Transformer
 from redline.monitor.tap import Tap
 
-LINEARS = {"qkv": "attention.qkv", "proj": "attention.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 _QKV_PARTS = ("q", "k", "v")  # of the QKV linear's output, before any norm of theirs
 
 # What a tap may be told.

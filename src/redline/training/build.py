@@ -1,6 +1,6 @@
 """From the composed configuration to the objects of a run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -8,7 +8,6 @@ import torch
 from annotated_types import Ge, Le, Len
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim import Optimizer
 
 from redline.bounds import check_value, shown
 from redline.errors import UserError
@@ -18,6 +17,7 @@ from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
 from redline.training.losses import Term
 from redline.training.module import LanguageModel
+from redline.training.optimizers import optimizer_from
 from redline.training.precision import check_precision, fastest_precision
 
 _TRANSFORM = Kind(
@@ -30,9 +30,9 @@ _NORM_LAYER = Kind(
     named=("span",),
 )
 _TERM = Kind("a subclass of redline.training.losses.Term", subclass_of(Term))
-_OPTIMIZER = Kind(
-    "a subclass of torch.optim.Optimizer, or a function that returns one",
-    returns(Optimizer),
+_INIT = Kind(
+    "a function of `named` and `num_layers`",
+    has_parameters("named", "num_layers"),
     positional=2,
 )
 _Depths = Annotated[list[Annotated[float, Ge(0), Le(1)]], Len(2, 2)]
@@ -57,7 +57,8 @@ def build_model(cfg: DictConfig) -> Transformer:
     shape = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(shape, dict)
     shape["sequence_length"] = cfg.data.sequence_length
-    return Transformer(transforms, norm_layer, **{str(key): value for key, value in shape.items()})
+    init = find_part("init", cfg.init, _INIT)
+    return Transformer(transforms, norm_layer, init, **{str(key): value for key, value in shape.items()})
 
 
 def _transforms(site: str, spec: Any) -> list[Transform]:
@@ -101,7 +102,7 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         build_model(cfg),
         lr=cfg.lr,
         terms=build_terms(cfg),
-        optimizer=build_optimizer(cfg),
+        optimizer=optimizer_from(cfg.optimizer),
         schedule=build_schedule(cfg),
         grad_clip=cfg.trainer.grad_clip,
     )
@@ -115,11 +116,6 @@ def build_terms(cfg: DictConfig) -> dict[str, Term]:
     if not terms:
         raise UserError("loss: has no term; allowed: one or more of conf/loss/")
     return terms
-
-
-def build_optimizer(cfg: DictConfig) -> Callable[[Iterable[nn.Parameter], float], Optimizer]:
-    """From parameters and peak LR to the optimizer."""
-    return find_part("optimizer", cfg.optimizer, _OPTIMIZER)
 
 
 def build_schedule(cfg: DictConfig) -> Callable[[int], float]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from redline.config import check_settings
 from redline.data import build_corpus
 from redline.errors import UserError
-from redline.model import SITES
+from redline.model import SITES, named_parameters
 from redline.monitor import Monitor
 from redline.parts import told
 from redline.stability import build_forecaster, build_rules
@@ -24,6 +24,7 @@ from redline.training.build import build_model, build_module, build_monitor, bui
 from redline.training.checkpoints import check_resume
 from redline.training.environment import quieten
 from redline.training.module import LanguageModel
+from redline.training.optimizers import check_patterns
 from redline.training.precision import check_precision
 from redline.training.trackers import check_trackers
 
@@ -48,22 +49,23 @@ def check_parts(cfg: DictConfig) -> None:
     check_settings(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
     build_corpus(cfg)
+    _check_schedule(cfg)  # before the rules, which take its warm-up
     build_rules(cfg.divergence, object)
     check_trackers(cfg.tracker)
     mode, _ = build_forecaster(cfg.divergence)
     if not build_monitor(cfg).taps and mode == "end":
         raise UserError("divergence.forecast=end: the monitor reads nothing; allowed: warn, off, or taps")
-    _check_schedule(cfg)
     with torch.device("meta"):
         model = build_module(cfg).model
+    check_patterns(cfg.optimizer, named_parameters(model))
     _check_memory(cfg, sum(its.numel() for its in model.parameters()))
 
 
 def _check_schedule(cfg: DictConfig) -> None:
+    schedule = build_schedule(cfg)
     warmup, steps = cfg.schedule.warmup_steps, cfg.trainer.max_steps
     if warmup >= steps:
         raise UserError(f"schedule.warmup_steps={warmup}: allowed: less than trainer.max_steps={steps}")
-    schedule = build_schedule(cfg)
     for step in {*range(0, steps, max(1, steps // _SCHEDULE_POINTS)), steps - 1}:
         share = schedule(step)
         if not (isinstance(share, int | float) and 0 <= share <= 1 + 1e-9):

@@ -1,6 +1,6 @@
 """The LightningModule: the loss and its terms, clipping that keeps the norm before it, perplexity."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -13,8 +13,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from redline import metrics
-from redline.model import Transformer
+from redline.model import Transformer, named_parameters
 from redline.training.losses import Prediction, Term, total
+from redline.training.optimizers import MakeOptimizer
+from redline.training.optimizers.joined import switch_mode
 
 
 class LanguageModel(L.LightningModule):
@@ -35,7 +37,7 @@ class LanguageModel(L.LightningModule):
         *,
         lr: float,
         terms: Mapping[str, Term],
-        optimizer: Callable[[Iterable[nn.Parameter], float], Optimizer],
+        optimizer: MakeOptimizer,
         schedule: Callable[[int], float],
         grad_clip: float | None,
     ) -> None:
@@ -50,6 +52,13 @@ class LanguageModel(L.LightningModule):
         self.schedule = schedule
         self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
         self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
+
+    def on_train_start(self) -> None:
+        switch_mode(self.trainer.optimizers, "train")
+
+    def on_fit_end(self) -> None:
+        # What is validated and saved after this is what the optimizer means as its result.
+        switch_mode(self.trainer.optimizers, "eval")
 
     def training_step(self, tokens_BS: Tensor, batch_idx: int) -> Tensor:
         logits_BTV = self.model(tokens_BS[:, :-1])
@@ -77,7 +86,7 @@ class LanguageModel(L.LightningModule):
         self.log_dict({metrics.VAL_LOSS: loss, metrics.VAL_PERPLEXITY: torch.exp(loss)})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.model.parameters(), self.lr)
+        optimizer = self.make_optimizer(named_parameters(self.model), self.lr)
         scheduler = LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+import redline.config  # noqa: F401  # a worker that is given a configuration can resolve its shares
+
 # None of these changes what a run computes; the rules are the search's.
 _NO_MATTER = ("search", "tracker", "monitor", "divergence")
 _NO_MATTER_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")

@@ -61,12 +61,12 @@ class Training(Trainable):
         return settings
 
     def facts(self) -> Facts:
-        from redline.training.build import build_optimizer, count_parameters, precision_of
-        from redline.training.optimizers import decay_shares
+        from redline.training.build import count_parameters, precision_of
+        from redline.training.optimizers import decay_shares, optimizer_from
 
         tokens_per_step = self.cfg.data.batch_size * self.cfg.data.sequence_length
         precision = precision_of(self.cfg)
-        decay = decay_shares(build_optimizer(self.cfg)) if self.key == "lr" else (0.0, 0.0)
+        decay = decay_shares(optimizer_from(self.cfg.optimizer)) if self.key == "lr" else (0.0, 0.0)
         return Facts(
             self.max_steps,
             count_parameters(self.cfg),
@@ -114,6 +114,7 @@ class Training(Trainable):
                 f"schedule.warmup_steps={low} and less than trainer.max_steps={high}, or null"
             )
         cfg = copy.deepcopy(self.cfg)
+        cfg.schedule.warmup_steps = low  # where it is a share, that of the whole run, as the rules have it
         cfg.trainer.max_steps = max_steps
         return replace(self, cfg=cfg)
 
