@@ -98,7 +98,7 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         (["schedule.final_fraction=-5"], ["schedule.final_fraction=-5", "from 0 to 1"]),
         (["divergence.blow_up.patience=0"], ["divergence.blow_up.patience=0", "above 0, up to 1"]),
         (["data.sequence_length=-3"], ["data.sequence_length=-3", "from 1 to"]),
-        (["model.init_std=nan"], ["model.init_std=nan", "above 0"]),
+        (["init.std=nan"], ["init.std=nan", "above 0"]),
         (["model.width=1000000000"], ["model.width=1000000000", "from 1 to"]),
         (["model.width=100000", "model.num_layers=900"], ["model.width=100000", "GiB"]),
         (["seed=99999999999999999999"], ["seed=99999999999999999999", "from 0 to"]),

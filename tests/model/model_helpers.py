@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -28,8 +29,10 @@ def site(name: str, weight: Tensor | None = None, num_layers: int = 4, layer: in
     )
 
 
-def shrink(cfg: DictConfig, **changes: object) -> DictConfig:
-    """A model of a few thousand parameters."""
+def shrink(cfg: DictConfig, init_std: float | None = None, **changes: Any) -> DictConfig:
+    """A model of a few thousand parameters; ``init_std``: of its initial weights."""
+    if init_std is not None:
+        cfg.init.std = init_std
     cfg.model.width, cfg.model.num_heads, cfg.model.num_layers = 16, 2, 2
     cfg.model.vocab_size, cfg.data.sequence_length = 32, 8
     for key, value in changes.items():
@@ -37,7 +40,7 @@ def shrink(cfg: DictConfig, **changes: object) -> DictConfig:
     return cfg
 
 
-def small_model(cfg: DictConfig, **changes: object) -> Transformer:
+def small_model(cfg: DictConfig, **changes: Any) -> Transformer:
     torch.manual_seed(0)
     return build_model(shrink(cfg, **changes))
 

@@ -40,7 +40,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def small_model(norm: str = "baseline", **changes: Any) -> Transformer:
     cfg = composed(f"norm={norm}")
-    cfg.model.init_std = 0.3
+    cfg.init.std = 0.3
     cfg.model.update(changes)
     torch.manual_seed(0)
     return build_model(cfg)

@@ -147,7 +147,7 @@ def test_what_cannot_work_is_one_line(run_cfg, tmp_path, monkeypatch, overrides,
 
 KEYS = [
     "lr", "seed", "model.width", "model.num_layers", "model.num_heads", "model.mlp_ratio", "model.vocab_size",
-    "model.sequence_length", "model.dropout", "model.positions", "model.rope_base", "model.init_std",
+    "model.sequence_length", "model.dropout", "model.positions", "model.rope_base", "init.std",
     "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches", "data.token_type",
     "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.independent",
     "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision", "trainer.grad_clip",

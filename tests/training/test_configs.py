@@ -9,9 +9,11 @@ from hydra.utils import instantiate
 from torch import nn
 from training_helpers import ROOT
 
+from redline.model import Named
 from redline.stability import build_rules
 from redline.training.build import build_module, build_monitor
 from redline.training.check import check
+from redline.training.optimizers import optimizer_from
 from redline.training.trackers import TrackedRun, build_trackers
 
 CONF = ROOT / "conf"
@@ -19,6 +21,7 @@ GROUPS = (
     "norm",
     "norm_layer",
     "model",
+    "init",
     "data",
     "optimizer",
     "schedule",
@@ -74,8 +77,9 @@ def test_every_choice_is_a_run_that_could_start(composed, tmp_path, monkeypatch,
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", "fp32"
     monkeypatch.setattr("os.sysconf", lambda name: 2**20)  # a machine large enough for any model
     check(cfg)
-    parameters = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))]
-    optimizer = instantiate(cfg.optimizer)(parameters, cfg.lr)
+    matrix = Named("blocks.0.attention.qkv.weight", nn.Parameter(torch.ones(2, 2)), "hidden", "qkv", 0)
+    gain = Named("final.weight", nn.Parameter(torch.ones(2)), "vector")
+    optimizer = optimizer_from(cfg.optimizer)([matrix, gain], cfg.lr)
     assert [group["lr"] for group in optimizer.param_groups] == [cfg.lr, cfg.lr]
     with torch.device("meta"):
         assert 0 < build_module(cfg).schedule(5) <= 1

@@ -62,8 +62,13 @@ def check_parts(cfg: DictConfig) -> None:
 
 
 def _check_schedule(cfg: DictConfig) -> None:
-    schedule = build_schedule(cfg)
     warmup, steps = cfg.schedule.warmup_steps, cfg.trainer.max_steps
+    if isinstance(warmup, float) and 0 < warmup < 1:
+        raise UserError(
+            f"schedule.warmup_steps={warmup}: allowed: whole steps, or a share of the run, which is written "
+            f"${{share:{warmup}}}"
+        )
+    schedule = build_schedule(cfg)
     if warmup >= steps:
         raise UserError(f"schedule.warmup_steps={warmup}: allowed: less than trainer.max_steps={steps}")
     for step in {*range(0, steps, max(1, steps // _SCHEDULE_POINTS)), steps - 1}:

@@ -53,8 +53,8 @@ def wsd(
     shape: Literal["linear", "sqrt"],
     final_fraction: Share,
 ) -> float:
-    """Warm-up, stable, decay over the last ``decay_steps`` or what the warm-up leaves of them (Hu et al. 2024,
-    arXiv 2404.06395). ``sqrt`` falls as 1 - sqrt(progress) (Haegele et al. 2024, arXiv 2405.18392).
+    """The peak, then a decay over the last ``decay_steps``, or what the warm-up leaves of them (Hu et al.
+    2024, arXiv 2404.06395). ``sqrt`` falls as 1 - sqrt(progress) (Haegele et al. 2024, arXiv 2405.18392).
     """
     warmup = _warmup(step, warmup_steps)
     if warmup is not None:
