@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from torch import nn
 from training_helpers import ROOT
 
-from redline.model import Named
+from redline.model import Linear, Named
 from redline.stability import build_rules
 from redline.training.build import build_module, build_monitor
 from redline.training.check import check
@@ -77,7 +77,7 @@ def test_every_choice_is_a_run_that_could_start(composed, tmp_path, monkeypatch,
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", "fp32"
     monkeypatch.setattr("os.sysconf", lambda name: 2**20)  # a machine large enough for any model
     check(cfg)
-    matrix = Named("blocks.0.attention.qkv.weight", nn.Parameter(torch.ones(2, 2)), "hidden", "qkv", 0)
+    matrix = Named("blocks.0.attention.qkv.weight", nn.Parameter(torch.ones(2, 2)), "hidden", Linear.qkv, 0)
     gain = Named("final.weight", nn.Parameter(torch.ones(2)), "vector")
     optimizer = optimizer_from(cfg.optimizer)([matrix, gain], cfg.lr)
     assert [group["lr"] for group in optimizer.param_groups] == [cfg.lr, cfg.lr]

@@ -16,7 +16,7 @@ from training_helpers import ROOT, Stopped, train
 
 from redline.data import open_corpus, val_batches
 from redline.errors import UserError
-from redline.model import Named, named_parameters
+from redline.model import Linear, Named, named_parameters
 from redline.training.build import build_module
 from redline.training.check import check, check_parts
 from redline.training.checkpoints import CHECKPOINT
@@ -59,7 +59,7 @@ class Quadratic:
         self.targets = [torch.randn(its.shape, generator=draw) for its in self.all]
         self.named = [
             Named("embedding.weight", self.embedding, "embedding"),
-            Named("blocks.0.attention.qkv.weight", self.hidden, "hidden", "qkv", 0),
+            Named("blocks.0.attention.qkv.weight", self.hidden, "hidden", Linear.qkv, 0),
             Named("head.weight", self.head, "head"),
             Named("final.weight", self.vector, "vector"),
         ]
@@ -200,7 +200,7 @@ def decay_of_a_step(spec, lr):
     """The share of a matrix that one step at the peak takes off, with no gradient; a gain keeps all."""
     matrix, gain = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     named = [
-        Named("blocks.0.mlp.fc1.weight", matrix, "hidden", "fc1", 0),
+        Named("blocks.0.mlp.fc1.weight", matrix, "hidden", Linear.fc1, 0),
         Named("final.weight", gain, "vector"),
     ]
     optimizer = optimizer_from(spec)(named, lr)

@@ -119,9 +119,12 @@ def test_the_recipe_is_what_an_edge_depends_on(run_cfg):
         "eps": 1e-8,
         "weight_decay": 0.1,
         "independent": False,
+        "vector.weight_decay": 0.0,
         "schedule": "cosine",
         "warmup_steps": 5,
         "final_fraction": 0.1,
+        "init": "gpt2",
+        "std": 0.02,
         "grad_clip": 1.0,
         "max_steps": 12,
         "tokens_per_step": 4 * 16,
@@ -131,6 +134,8 @@ def test_the_recipe_is_what_an_edge_depends_on(run_cfg):
     independent = Training(run_cfg("optimizer=adamw_independent", "trainer.grad_clip=null")).facts()
     assert (independent.recipe["independent"], independent.recipe["grad_clip"]) == (True, None)
     assert independent.decay_per_step(0.5) == 1e-4
+    muon = Training(run_cfg("optimizer=muon")).facts().recipe
+    assert (muon["optimizer"], muon["head"], muon["head.eps"]) == ("muon", "adamw", 1e-8)
 
 
 @pytest.mark.parametrize("key", ["optimizer.weight_decay", "schedule.warmup_steps", "trainer.grad_clip"])

@@ -11,7 +11,7 @@ from typing import Annotated
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from redline.model.roles import Named
+from redline.model.roles import Linear, Named
 
 Init = Callable[[Named, int], None]
 Std = Annotated[float, Gt(0), Le(100)]
@@ -20,7 +20,7 @@ Cut = Annotated[float, Gt(0), Le(100)]  # in standard deviations
 
 def gpt2(named: Named, num_layers: int, *, std: Std) -> None:
     """Normal; Proj and FC2, which feed the residual sum, smaller by sqrt(2 * layers) (GPT-2, section 2.3)."""
-    into_residual = named.linear in ("proj", "fc2")
+    into_residual = named.linear in (Linear.proj, Linear.fc2)
     nn.init.normal_(named.parameter, std=std / math.sqrt(2 * num_layers) if into_residual else std)
 
 
@@ -66,7 +66,7 @@ def deepnet(named: Named, num_layers: int) -> None:
         nn.init.normal_(named.parameter, std=named.parameter.shape[1] ** -0.5)
         return
     beta = (8 * num_layers) ** -0.25
-    gains = {"qkv": (1.0, 1.0, beta), None: (1.0,)}.get(named.linear, (beta,))
+    gains = {Linear.qkv: (1.0, 1.0, beta), None: (1.0,)}.get(named.linear, (beta,))
     for matrix, gain in zip(_matrices(named), gains, strict=True):
         nn.init.xavier_normal_(matrix, gain)
 
@@ -74,4 +74,4 @@ def deepnet(named: Named, num_layers: int) -> None:
 def _matrices(named: Named) -> Sequence[Tensor]:
     """Those of Q, K and V, which are stored as one; or the one that it is."""
     weight = named.parameter.detach()
-    return weight.chunk(3) if named.linear == "qkv" else (weight,)
+    return weight.chunk(3) if named.linear is Linear.qkv else (weight,)

@@ -2,18 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from typing import Final, Literal, get_args
 
 from torch import nn
 
 Role = Literal["embedding", "head", "hidden", "vector"]
 ROLES: Final = get_args(Role)
-# The linears of a block, by the names that configurations and metrics give them.
+
+
+class Linear(StrEnum):
+    """The linears of a block, by the names that configurations and metrics give them."""
+
+    qkv = auto()
+    proj = auto()
+    fc1 = auto()
+    fc2 = auto()
+
+
 LINEARS: Final[Mapping[str, str]] = {
-    "qkv": "attention.qkv",
-    "proj": "attention.proj",
-    "fc1": "mlp.fc1",
-    "fc2": "mlp.fc2",
+    Linear.qkv: "attention.qkv",
+    Linear.proj: "attention.proj",
+    Linear.fc1: "mlp.fc1",
+    Linear.fc2: "mlp.fc2",
 }
 
 
@@ -29,7 +40,7 @@ class Named:
     name: str
     parameter: nn.Parameter
     role: Role
-    linear: str | None = None
+    linear: Linear | None = None
     layer: int | None = None
 
 
@@ -43,11 +54,11 @@ def named_parameters(model: nn.Module) -> list[Named]:
     }
     head = {id(weight) for weight in model.get_submodule("head").parameters()}
     layers: dict[int, int] = {}
-    linears: dict[int, str] = {}
+    linears: dict[int, Linear] = {}
     for layer, block in enumerate(model.get_submodule("blocks").children()):
         layers |= {id(weight): layer for weight in block.parameters()}
-        for linear, path in LINEARS.items():
-            linears |= {id(weight): linear for weight in block.get_submodule(path).parameters()}
+        for linear in Linear:
+            linears |= {id(weight): linear for weight in block.get_submodule(LINEARS[linear]).parameters()}
 
     def named(name: str, weight: nn.Parameter) -> Named:
         name, key = name.replace(".parametrizations.weight.original", ".weight"), id(weight)

@@ -81,10 +81,8 @@ class Training(Trainable):
         cfg: Any = OmegaConf.to_container(self.cfg, resolve=True)
         _drop(cfg, self.key.split("."))
         recipe = {"lr": cfg["lr"]} if "lr" in cfg else {}
-        for name in ("optimizer", "schedule"):
-            its = cfg[name]
-            recipe[name] = its["_target_"].rpartition(".")[2]
-            recipe |= {key: value for key, value in its.items() if not key.startswith("_")}
+        for name in ("optimizer", "schedule", "init"):
+            recipe |= _part(name, cfg[name])
         return recipe | {
             key: cfg["trainer"][key] for key in ("grad_clip", "max_steps") if key in cfg["trainer"]
         }
@@ -128,6 +126,16 @@ def _users_mistakes() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
+
+
+def _part(name: str, its: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A part's name and arguments; those of its groups are ``PATTERN.ARGUMENT``."""
+    found = {f"{prefix}{key}": value for key, value in its.items() if key[0] != "_" and key != "groups"}
+    if "_target_" in its:
+        found = {name: its["_target_"].rpartition(".")[2], **found}
+    for pattern, group in its.get("groups", {}).items():
+        found |= _part(pattern, group, f"{pattern}.")
+    return found
 
 
 def _drop(settings: dict[Any, Any], path: list[str]) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from redline.model import Named
+from redline.model import Linear, Named
 
 _WEIGHT = 1e18  # so large that what an optimizer adds to its decay is rounded away
 _REFUSALS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -29,5 +29,5 @@ def decay_shares(optimizer: Callable[[Sequence[Named], float], Optimizer]) -> tu
 def _share_taken(optimizer: Callable[[Sequence[Named], float], Optimizer], lr: float) -> float:
     weight = nn.Parameter(torch.full((1, 1), _WEIGHT, dtype=torch.float64, device="cpu"))
     weight.grad = torch.zeros_like(weight)
-    optimizer([Named("blocks.0.attention.qkv.weight", weight, "hidden", "qkv", 0)], lr).step()
+    optimizer([Named("blocks.0.attention.qkv.weight", weight, "hidden", Linear.qkv, 0)], lr).step()
     return 1 - weight.item() / _WEIGHT
