@@ -71,7 +71,7 @@ def entropies_by_hand(q_BHTK, k_BHTK, scale, queries):
 
 @pytest.mark.parametrize(("queries", "sequences"), [(None, None), (6, 2)])
 def test_attention_entropy_holds_every_head_above_the_limit(run_cfg, queries, sequences):
-    model = build_module(run_cfg("model.init_std=0.5")).model.train()
+    model = build_module(run_cfg("init.std=0.5")).model.train()
     seen = []
     for block in model.blocks:
         block.attention.inner.register_forward_pre_hook(
