@@ -34,7 +34,7 @@ def spec(composed):
 
     @cache
     def plain(name):
-        return OmegaConf.to_container(composed(f"optimizer={name}").optimizer)
+        return OmegaConf.to_container(composed(f"optimizer={name}").optimizer, resolve=True)
 
     return lambda name, **changes: copy.deepcopy(plain(name)) | changes
 
@@ -181,10 +181,10 @@ def test_matrices_decay_and_gains_do_not(run_cfg, name):
     cfg = run_cfg(f"optimizer={name}", "norm=sigma_reparam", "optimizer.weight_decay=0.3")
     module = build_module(cfg)
     roles = {id(its.parameter): its.role for its in named_parameters(module.model)}
-    seen = 0
+    decay, seen = (0.3 / cfg.lr if name == "adamw_independent" else 0.3), 0
     for group in module.configure_optimizers()["optimizer"].param_groups:
         for parameter in group["params"]:
-            assert (group["weight_decay"] == 0) == (roles[id(parameter)] == "vector")
+            assert group["weight_decay"] == (0.0 if roles[id(parameter)] == "vector" else decay)
             seen += 1
     assert seen == len(roles)
     assert "vector" in roles.values()
