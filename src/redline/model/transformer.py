@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redline.errors import UserError
 from redline.model.attention import Attention
-from redline.model.norm_strategy import NormStrategy, Transform
+from redline.model.norm_strategy import SITES, NormStrategy, Transform
 from redline.model.positions import POSITIONS
 
 
@@ -128,10 +128,17 @@ class Transformer(nn.Module):
         return self.logits(self.head(self.final(x_BTD)))
 
     def _init_weights(self, std: float) -> None:
-        """Normal weights; Proj and FC2, which feed the residual sum, smaller (GPT-2, section 2.3)."""
-        for name, module in self.named_modules():
+        """Normal weights; Proj and FC2, which feed the residual sum, smaller (GPT-2, section 2.3).
+
+        Those of transforms are drawn last, so that a seed gives every variant the same for the rest.
+        """
+        for name, module in sorted(self.named_modules(), key=lambda its: _is_a_sites(its[0])):
             if isinstance(module, nn.Linear | nn.Embedding):
                 into_residual = name.endswith((".proj", ".fc2"))
                 nn.init.normal_(
                     module.weight, std=std / math.sqrt(2 * len(self.blocks)) if into_residual else std
                 )
+
+
+def _is_a_sites(name: str) -> bool:
+    return not SITES.keys().isdisjoint(name.split("."))
