@@ -19,7 +19,7 @@ SITES: Final[Mapping[str, str]] = {
     "v": "BHTK",
     "qk_weight": "BHTK*BHTK",  # q is passed on, k is looked at
     "score": "BHTT",
-    "softmax": "BHTT",  # from masked scores to probabilities
+    "softmax": "BHTT->BHTT",  # from masked scores to probabilities
     "prob": "BHTT",
     "gate": "BTD*BTD",  # the heads' outputs are passed on, the input of QKV says how much of them
     "proj_in": "BTD",

@@ -17,7 +17,7 @@ class SinkSoftmax(nn.Module):
 
     def __init__(self, site: Site, init: Annotated[float, Ge(-100), Le(100)]) -> None:
         super().__init__()
-        site.require("SinkSoftmax", "BHTT")
+        site.require("SinkSoftmax", "BHTT->BHTT")
         self.logit_H = nn.Parameter(torch.full((site.num_heads,), float(init)))
 
     def forward(self, score_BHTT: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class Softpick(nn.Module):
 
     def __init__(self, site: Site, eps: Epsilon) -> None:
         super().__init__()
-        site.require("Softpick", "BHTT")
+        site.require("Softpick", "BHTT->BHTT")
         self.eps = eps
 
     def forward(self, score_BHTT: Tensor) -> Tensor:
