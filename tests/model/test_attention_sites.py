@@ -1,8 +1,6 @@
 """What acts inside attention: beside formulas written out, and Hugging Face's modules of the same weights."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,15 +19,6 @@ def scores(size):
     """(B,H,T,T) of about ``size``, with the future masked."""
     drawn = torch.randn(B, H, T, T, generator=torch.Generator().manual_seed(0)) * size
     return drawn.masked_fill(FUTURE_TT, -math.inf)
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    """Makes Hugging Face's package importable, which is in a folder of its own."""
-    folder = str(Path(sys.prefix) / "bench")
-    sys.path.insert(0, folder)
-    yield
-    sys.path.remove(folder)
 
 
 def plain_softpick(score, eps):
@@ -90,7 +79,7 @@ def filled(linear, weight):
     linear.weight.data.copy_(weight.detach())
 
 
-def test_the_learned_logit_is_that_of_gpt_oss(composed, transformers):
+def test_the_learned_logit_is_that_of_gpt_oss(composed, peers):
     from transformers.models.gpt_oss.configuration_gpt_oss import GptOssConfig
     from transformers.models.gpt_oss.modeling_gpt_oss import GptOssAttention
 
@@ -116,7 +105,7 @@ def one_attention(cfg):
     return model.blocks[0].attention, model.mask_TT[:T, :T]
 
 
-def test_the_gate_is_that_of_qwen3_next(composed, transformers):
+def test_the_gate_is_that_of_qwen3_next(composed, peers):
     from transformers.models.qwen3_next.configuration_qwen3_next import Qwen3NextConfig
     from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextAttention
 
@@ -211,5 +200,5 @@ def test_a_transform_at_a_wrong_site_is_refused(make, name):
 @pytest.mark.parametrize("name", ["softmax", "gate", "qk_weight", "mlp_sum"])
 def test_where_one_transform_acts_no_second_may(name):
     transforms = {name: [Transform(lambda site: torch.nn.Identity())] * 2}
-    with pytest.raises(UserError, match=f"norm_strategy.{name}: allowed: one transform in each layer"):
+    with pytest.raises(UserError, match=f"norm_strategy.{name}.then: allowed: one transform in each layer"):
         NormStrategy(transforms, LayerNorm, 8, 2, 2, 32, 32).at(name)
