@@ -65,10 +65,14 @@ def test_the_learned_logit_is_one_more_in_the_softmax_and_takes_no_value():
     softmax = SinkSoftmax(site("softmax"), init=0.0)
     assert softmax.logit_H.tolist() == [0.0, 0.0]
     torch.nn.init.normal_(softmax.logit_H, std=3.0)
-    score = scores(5.0)
-    for head in range(H):
-        longer = torch.cat([score[:, head], softmax.logit_H[head].expand(B, T, 1)], -1)
-        torch.testing.assert_close(softmax(score)[:, head], torch.softmax(longer, -1)[..., :-1])
+    score, upstream = scores(5.0), torch.randn(B, H, T, T)
+    column_BHT1 = softmax.logit_H.view(1, H, 1, 1).expand(B, H, T, 1)
+    expected = torch.softmax(torch.cat([score, column_BHT1], -1), -1)[..., :-1]
+    torch.testing.assert_close(softmax(score), expected)
+    gradients = [
+        torch.autograd.grad((p * upstream).sum(), softmax.logit_H) for p in (softmax(score), expected)
+    ]
+    torch.testing.assert_close(*gradients)
     never = SinkSoftmax(site("softmax"), init=-100.0)
     torch.testing.assert_close(never(score), torch.softmax(score, -1))
     assert torch.equal(softmax(score - 1e4), torch.zeros_like(score))

@@ -31,7 +31,7 @@ class Softpick(nn.Module):
     """``relu(exp(x) - 1) / (sum |exp(x) - 1| + eps)`` over the tokens that are not masked (Zuhri et al. 2025,
     arXiv 2504.20966). A score below 0 takes nothing, and still counts in the denominator.
 
-    Numerator and denominator are divided by exp(m), m the largest score or 0, so that neither overflows.
+    Both are divided by exp(m), m the largest score, so that neither overflows where one of them is above 0.
     """
 
     def __init__(self, site: Site, eps: Epsilon) -> None:
@@ -42,7 +42,7 @@ class Softpick(nn.Module):
     def forward(self, score_BHTT: Tensor) -> Tensor:
         score_BHTT = score_BHTT.float()
         # The result does not depend on m, so its gradient need not go there.
-        m_BHT1 = score_BHTT.detach().amax(-1, keepdim=True).clamp(min=0.0)
+        m_BHT1 = score_BHTT.detach().amax(-1, keepdim=True)
         one_BHT1 = torch.exp(-m_BHT1)
         above_BHTT = torch.exp(score_BHTT - m_BHT1) - one_BHT1
         above_BHTT = above_BHTT.masked_fill(score_BHTT == -torch.inf, 0.0)
