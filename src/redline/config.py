@@ -65,8 +65,11 @@ class NormStrategyConfig:
     q: Any = MISSING
     k: Any = MISSING
     v: Any = MISSING
+    qk_weight: Any = MISSING
     score: Any = MISSING
+    softmax: Any = MISSING
     prob: Any = MISSING
+    gate: Any = MISSING
     proj_in: Any = MISSING
     proj_out: Any = MISSING
     attn_branch: Any = MISSING

@@ -5,6 +5,7 @@ import re
 TRAIN_LOSS, GRAD_NORM = "train/loss", "train/grad_norm"
 VAL_LOSS, VAL_PERPLEXITY = "val/loss", "val/perplexity"
 MAX_LOGIT = "attention/max_logit"
+CLIPPED_HEADS = "attention/clipped_heads"  # so many in this step, over all layers
 NORM, RMS = "norm", "rms"  # statistics of what a site puts out
 
 _OF_LAYER = re.compile(r"(\w+)/(\w+)/layer_(\d+)")

@@ -8,6 +8,7 @@ from model_helpers import NORMS, random_tokens, small_model
 from torch import nn
 
 from redline.model.attention import explicit, fused
+from redline.model.norm_strategy import Softmax
 
 
 def naive(q_BHTK, k_BHTK, v_BHTK, scale):
@@ -26,9 +27,8 @@ def causal_mask(length):
 
 
 def run_explicit(q, k, v, scale, score=None, prob=None):
-    return explicit(
-        q, k, v, scale, 0.0, causal_mask(q.shape[2]), score or nn.Identity(), prob or nn.Identity()
-    )
+    transforms = (score or nn.Identity(), Softmax(), prob or nn.Identity())
+    return explicit(q, k, v, scale, 0.0, causal_mask(q.shape[2]), *transforms)
 
 
 PATHS = {
@@ -68,9 +68,12 @@ def test_the_whole_model_is_the_same_on_both_paths(composed, norm):
 
 @pytest.mark.parametrize(
     ("norm", "fusable"),
-    [("baseline", True), ("qkv", True), ("soft_temp", True), ("soft_cap", False), ("soft_clip", False)],
-)
-def test_only_a_score_or_prob_transform_leaves_the_fused_path(composed, norm, fusable):
+    [
+        ("baseline", True), ("qkv", True), ("soft_temp", True), ("gated", True), ("qk_clip", True),
+        ("soft_cap", False), ("soft_clip", False), ("sink", False), ("softpick", False),
+    ],
+)  # fmt: skip
+def test_only_a_transform_of_scores_or_probabilities_leaves_the_fused_path(composed, norm, fusable):
     q_BHTK = torch.zeros(1, 2, 8, 8)
     for path in ("fused", "explicit"):
         for block in small_model(composed(f"norm={norm}"), attention=path).blocks:

@@ -64,21 +64,23 @@ class Mixed(nn.Module):
 
     def __init__(self, site):
         super().__init__()
-        self.alone = site.axes == "BHTT"
+        # A masked score is minus infinity, which exp makes no probability.
+        self.alone = {"BHTT": torch.tanh, "BHTT->BHTT": torch.exp}.get(site.axes)
 
-    def forward(self, x, *branch):
-        x = sum(branch, x)
-        return torch.tanh(x) if self.alone else x + 0.5 * x.roll(1, -1)
+    def forward(self, x, *others):
+        x = sum(others[:1], x)
+        return x + 0.5 * x.roll(1, -1) if self.alone is None else self.alone(x)
 
 
 class OverTokens(nn.Module):
-    """What it may not: look at other tokens, for `score` and `prob` at other queries."""
+    """What it may not: look at other tokens, for scores and probabilities at other queries."""
 
     def __init__(self, site):
         super().__init__()
+        self.masked = site.name == "softmax"
 
-    def forward(self, x, *branch):
-        x = sum(branch, x)
+    def forward(self, x, *others):
+        x = x.exp() if self.masked else sum(others[:1], x)
         return x - x.mean(-2, keepdim=True)
 
 
@@ -90,10 +92,9 @@ def test_no_site_shows_a_transform_the_future_unless_it_looks_at_other_tokens(co
         assert sees_the_future(small_model(cfg, init_std=0.3).train()) == leaks
 
 
-def mask_before_score(q, k, v, scale, dropout, mask_TT, score, prob):
+def mask_before_score(q, k, v, scale, dropout, mask_TT, score, softmax, prob):
     """The mistake: the mask is a score like any other, and the cap makes it finite."""
-    weights = torch.softmax(score(q @ k.transpose(2, 3) * scale + mask_TT), -1)
-    return prob(weights) @ v
+    return prob(softmax(score(q @ k.transpose(2, 3) * scale + mask_TT))) @ v
 
 
 @pytest.mark.parametrize("cap", [1.0, 5.0, 50.0])

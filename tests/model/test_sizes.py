@@ -40,4 +40,4 @@ def test_every_named_size_has_a_file():
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_variant_builds_on_the_papers_model(composed, norm):
     cfg = composed(f"norm={norm}", "model=paper_830m", "data.token_type=uint32")
-    assert count(cfg)[0] == pytest.approx(830e6, rel=0.01)
+    assert count(cfg)[0] == pytest.approx(830e6, rel=0.03)  # a gate is one matrix more in each block

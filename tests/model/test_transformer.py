@@ -1,6 +1,7 @@
 """The model as a whole: where its sites are, and what the baseline computes."""
 
 import math
+import re
 from functools import partial
 
 import pytest
@@ -11,19 +12,20 @@ from torch import nn
 from redline.errors import UserError
 from redline.model import OUTSIDE, SITES, Transform, Transformer
 from redline.model.init import gpt2
+from redline.model.norm_strategy import PLAIN
 from redline.model.transforms import LayerNorm
 from redline.training.build import build_model
 
 
 class Recorder(nn.Module):
-    """The identity, or the sum of two inputs, which keeps what it gives."""
+    """What the site is where no transform acts; it keeps what it gives."""
 
     def __init__(self, name, seen):
         super().__init__()
-        self.name, self.seen = name, seen
+        self.name, self.seen, self.plain = name, seen, PLAIN.get(name, nn.Identity)()
 
-    def forward(self, x, *branch):
-        out = sum(branch, x)
+    def forward(self, *inputs):
+        out = self.plain(*inputs)
         self.seen.append((self.name, out.detach()))
         return out
 
@@ -55,7 +57,7 @@ def test_every_site_is_passed_in_order(recorded):
     sizes = {"B": 3, "T": 7, "D": 16, "H": 2, "K": 8, "F": 48, "V": 32}
     for name, x in seen:
         if name != "linear":
-            expected = [sizes[axis] for axis in SITES[name].partition("+")[0]]
+            expected = [sizes[axis] for axis in re.match(r"\w+", SITES[name])[0]]
             assert x.numel() == math.prod(expected)
             assert list(x.shape[-2:]) == expected[-2:], name
 
@@ -76,7 +78,10 @@ def test_what_passes_each_site_follows_from_the_site_before(recorded):
         heads_BHTK = at["prob"].view(3, 2, 7, 7) @ at["v"]
         wanted = {
             "attn_in": stream,
-            "proj_in": heads_BHTK.transpose(1, 2).flatten(2),
+            "qk_weight": model.positions.rotate(at["q"]),
+            "prob": torch.softmax(at["softmax"].log(), -1),
+            "gate": heads_BHTK.transpose(1, 2).flatten(2),
+            "proj_in": at["gate"],
             "proj_out": at["proj_in"] @ block.attention.proj.weight.T,
             "attn_branch": at["proj_out"],
             "attn_sum": stream + at["attn_branch"],

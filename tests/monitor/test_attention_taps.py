@@ -50,9 +50,11 @@ def layer_and_head(values, prefix):
     )
 
 
-@pytest.mark.parametrize("norm", ["baseline", "qk_cap", "soft_temp", "soft_clip"])
+@pytest.mark.parametrize("norm", ["baseline", "qk_cap", "soft_temp", "soft_clip", "sink"])
 def test_with_every_query_sampled_both_are_those_of_the_explicit_attention(norm):
-    """The logit is before the cap, with the fixed scale; the entropy is after the cap, before the clip."""
+    """The logit is before the cap, with the fixed scale; the entropy is after the cap and before the clip, of
+    what the tokens share between them.
+    """
     cap = 1.0
     model = capped(small_model(norm), cap)
     scores = heard(twin(model))
@@ -72,6 +74,21 @@ def test_with_every_query_sampled_both_are_those_of_the_explicit_attention(norm)
         log_p = torch.log_softmax(causal(score), -1)
         expected = -(log_p.exp() * log_p.nan_to_num(neginf=0.0)).sum(-1).mean((0, 2))
         torch.testing.assert_close(layer_and_head(entropies, "attention/entropy")[layer], expected)
+
+
+def test_the_entropy_is_of_what_stands_in_for_the_softmax():
+    model = small_model("softpick")
+    entropies = read(model, AttentionEntropy(queries=24, sequences=3))
+    none = 0
+    for layer, score in enumerate(heard(twin(small_model("softpick")))):
+        above = causal(score).exp().sub(1).relu()
+        for head in range(H):
+            rows = [row[row > 0] / row.sum() for row in above[:, head].flatten(0, 1)]
+            none += sum(not len(row) for row in rows)
+            expected = sum(-(row * row.log()).sum().item() for row in rows) / len(rows)
+            value = entropies[f"attention/entropy/layer_{layer:02d}/head_{head:02d}"]
+            assert value == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert none, "a query that attends to nothing"
 
 
 def test_by_default_one_number_for_the_whole_model():

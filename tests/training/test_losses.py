@@ -98,6 +98,16 @@ def test_attention_entropy_holds_every_head_above_the_limit(run_cfg, queries, se
     assert any(block.attention.qkv.weight.grad.abs().max() > 0 for block in model.blocks)
 
 
+def test_the_entropys_gradient_is_finite_where_a_query_attends_to_nothing(run_cfg):
+    model = build_module(run_cfg("norm=softpick")).model
+    term = AttentionEntropy(0.1, 5.0, None, None)
+    term.attach(model)
+    model(torch.randint(64, (2, 8), generator=torch.Generator().manual_seed(1)))
+    term(prediction(model)).backward()
+    gradients = [block.attention.qkv.weight.grad for block in model.blocks]
+    assert all(its.isfinite().all() and its.abs().max() > 0 for its in gradients)
+
+
 def test_validation_leaves_nothing_for_the_next_step(run_cfg):
     model = build_module(run_cfg()).model
     term = AttentionEntropy(0.1, 0.5, None, None)

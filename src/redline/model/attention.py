@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redline.model.norm_strategy import NormStrategy
+from redline.model.norm_strategy import NormStrategy, Softmax
 from redline.model.paths import explicit_is_faster
 from redline.model.positions import Learned, Rope
 from redline.model.transforms import Scale
@@ -27,9 +27,10 @@ def explicit(
     dropout: float,
     mask_TT: Tensor,
     score: nn.Module,
+    softmax: nn.Module,
     prob: nn.Module,
 ) -> Tensor:
-    """Written out, with a transform on the scaled scores and one on the probabilities.
+    """Written out, with a transform on the scaled scores, one from there to probabilities, and one on these.
 
     ``mask_TT`` is added after ``score``: a cap on masked scores would let queries see the future.
     """
@@ -37,12 +38,14 @@ def explicit(
     q_NTK, k_NKT = q_BHTK.reshape(B * H, T, K), k_BHTK.reshape(B * H, T, K).transpose(1, 2)
     if isinstance(score, nn.Identity):
         score_NTT = torch.baddbmm(mask_TT.to(q_BHTK.dtype), q_NTK, k_NKT, alpha=scale)
+        score_BHTT = score_NTT.view(B, H, T, T)
     else:
-        score_NTT = score(torch.bmm(q_NTK, k_NKT) * scale) + mask_TT
-    prob_NTT = prob(torch.softmax(score_NTT, -1, dtype=torch.float32))
+        score_BHTT = score(torch.bmm(q_NTK, k_NKT).view(B, H, T, T) * scale) + mask_TT
+    prob_BHTT = prob(softmax(score_BHTT))
     if dropout:
-        prob_NTT = F.dropout(prob_NTT, dropout)
-    return torch.bmm(prob_NTT.to(v_BHTK.dtype), v_BHTK.reshape(B * H, T, K)).view(B, H, T, K)
+        prob_BHTT = F.dropout(prob_BHTT, dropout)
+    prob_NTT = prob_BHTT.to(v_BHTK.dtype).reshape(B * H, T, T)
+    return torch.bmm(prob_NTT, v_BHTK.reshape(B * H, T, K)).view(B, H, T, K)
 
 
 class ScaledDotProduct(nn.Module):
@@ -53,12 +56,16 @@ class ScaledDotProduct(nn.Module):
 
     def __init__(self, strategy: NormStrategy, dropout: float, path: str) -> None:
         super().__init__()
-        self.score, self.prob = strategy.at("score"), strategy.at("prob")
+        self.score, self.softmax, self.prob = map(strategy.at, ("score", "softmax", "prob"))
         self.scale = 1 / math.sqrt(strategy.width // strategy.num_heads)
         if isinstance(self.score, Scale):
             self.scale *= self.score.factor
             self.score = nn.Identity()
-        self.fusable = isinstance(self.score, nn.Identity) and isinstance(self.prob, nn.Identity)
+        self.fusable = (
+            isinstance(self.score, nn.Identity)
+            and isinstance(self.softmax, Softmax)
+            and isinstance(self.prob, nn.Identity)
+        )
         self.dropout = dropout
         self.path = path
 
@@ -73,7 +80,8 @@ class ScaledDotProduct(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if self.takes_fused(q_BHTK):
             return fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout)
-        return explicit(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT, self.score, self.prob)
+        transforms = (self.score, self.softmax, self.prob)
+        return explicit(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT, *transforms)
 
 
 class Attention(nn.Module):
@@ -89,7 +97,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width, bias=False)
         self.q, self.k, self.v = strategy.at("q"), strategy.at("k"), strategy.at("v")
+        self.qk_weight = strategy.at("qk_weight")
         self.inner = ScaledDotProduct(strategy, dropout, path)
+        self.gate = strategy.at("gate")
         self.proj_in, self.proj_out = strategy.at("proj_in"), strategy.at("proj_out")
         self.positions = positions
 
@@ -104,6 +114,8 @@ class Attention(nn.Module):
             # A LayerNorm gives fp32 under autocast; the products are meant to be in its dtype.
             dtype = torch.get_autocast_dtype(x_BTD.device.type)
             q_BHTK, k_BHTK, v_BHTK = q_BHTK.to(dtype), k_BHTK.to(dtype), v_BHTK.to(dtype)
-        y_BHTK = self.inner(q_BHTK, k_BHTK, v_BHTK, mask_TT[:T, :T])
-        y_BTD = y_BHTK.transpose(1, 2).reshape(B, T, D)
+        mask_TT = mask_TT[:T, :T]
+        q_BHTK = self.qk_weight(q_BHTK, k_BHTK, mask_TT, self.inner.scale)
+        y_BHTK = self.inner(q_BHTK, k_BHTK, v_BHTK, mask_TT)
+        y_BTD = self.gate(y_BHTK.transpose(1, 2).reshape(B, T, D), x_BTD)
         return self.proj_out(self.proj(self.proj_in(y_BTD)))

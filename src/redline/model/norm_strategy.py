@@ -17,8 +17,11 @@ SITES: Final[Mapping[str, str]] = {
     "q": "BHTK",
     "k": "BHTK",
     "v": "BHTK",
+    "qk_weight": "BHTK*BHTK",  # q is passed on, k is looked at
     "score": "BHTT",
+    "softmax": "BHTT->BHTT",  # from masked scores to probabilities
     "prob": "BHTT",
+    "gate": "BTD*BTD",  # the heads' outputs are passed on, the input of QKV says how much of them
     "proj_in": "BTD",
     "proj_out": "BTD",
     "attn_branch": "BTD",
@@ -59,7 +62,7 @@ class Site:
 
     @property
     def channels(self) -> int:
-        """The size of the last axis of what passes here; at `score` and `prob` it is not fixed."""
+        """The size of the last axis of what passes here; of scores and probabilities it is not fixed."""
         sizes = {"D": self.width, "K": self.width // self.num_heads, "F": self.inner, "V": self.vocab_size}
         return sizes[self.axes[-1]]
 
@@ -91,11 +94,35 @@ class Sum(nn.Module):
         return x_BTD + branch_BTD
 
 
+class Softmax(nn.Module):
+    """Of the masked scores, in fp32."""
+
+    def forward(self, score_BHTT: Tensor) -> Tensor:
+        return torch.softmax(score_BHTT, -1, dtype=torch.float32)
+
+
+class First(nn.Module):
+    """The first of its inputs, as it is."""
+
+    def forward(self, x: Tensor, *others: object) -> Tensor:
+        return x
+
+
+# What a site is where no transform acts, if not the identity. At such a site one may act, not several.
+PLAIN: Final[Mapping[str, Callable[[], nn.Module]]] = {
+    "qk_weight": First,
+    "softmax": Softmax,
+    "gate": First,
+    "attn_sum": Sum,
+    "mlp_sum": Sum,
+}
+
+
 @dataclass(frozen=True)
 class NormStrategy:
     """Builds the module of every site from the transforms there, which act one after the other.
 
-    Where none acts, the module is the identity, or the plain sum of a residual branch.
+    Where none acts, the module is the identity, or what `PLAIN` says.
     """
 
     transforms: Mapping[str, Sequence[Transform]]
@@ -112,13 +139,11 @@ class NormStrategy:
 
     def at(self, name: str) -> nn.Module:
         modules = self._modules(self._site(name))
-        if SITES[name] == "BTD+BTD":
-            if len(modules) > 1:
-                raise UserError(f"norm_strategy.{name}.then: allowed: one transform in each layer")
-            return modules[0] if modules else Sum()
+        if len(modules) > 1 and name in PLAIN:
+            raise UserError(f"norm_strategy.{name}.then: allowed: one transform in each layer")
         if len(modules) > 1:
             return nn.Sequential(*modules)
-        return modules[0] if modules else nn.Identity()
+        return modules[0] if modules else PLAIN.get(name, nn.Identity)()
 
     def reparametrize(self, part: nn.Module) -> None:
         """Put the `linear` transforms on the weight of every Linear in ``part``, after initialisation."""

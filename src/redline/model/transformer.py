@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from redline.errors import UserError
 from redline.model.attention import Attention
 from redline.model.init import Init
-from redline.model.norm_strategy import NormStrategy, Transform
+from redline.model.norm_strategy import SITES, NormStrategy, Transform
 from redline.model.positions import POSITIONS
 from redline.model.roles import named_parameters
 
@@ -130,9 +130,14 @@ class Transformer(nn.Module):
         return self.logits(self.head(self.final(x_BTD)))
 
     def _init_weights(self, init: Init) -> None:
+        """Those of transforms are drawn last, so that a seed gives every variant the same for the rest."""
         drawn = {
             id(module.weight) for module in self.modules() if isinstance(module, nn.Linear | nn.Embedding)
         }
-        for named in named_parameters(self):
+        for named in sorted(named_parameters(self), key=lambda its: _is_a_sites(its.name)):
             if id(named.parameter) in drawn:
                 init(named, len(self.blocks))
+
+
+def _is_a_sites(name: str) -> bool:
+    return not SITES.keys().isdisjoint(name.split("."))

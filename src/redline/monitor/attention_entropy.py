@@ -8,8 +8,8 @@ from redline.monitor.tap import Tap
 
 
 class AttentionEntropy(Tap):
-    """``attention/entropy/layer_<l>/head_<h>`` in nats, of the probabilities after the softmax and before the
-    site `prob`; the mean over the sampled queries.
+    """``attention/entropy/layer_<l>/head_<h>`` in nats, the mean over the sampled queries: of what the site
+    `softmax` gives, before the site `prob`, as shares of its sum. A query that attends to nothing counts 0.
     """
 
     def __init__(self, queries: Count, sequences: Count) -> None:

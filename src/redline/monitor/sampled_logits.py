@@ -89,11 +89,17 @@ def sample_of(
 
 
 def entropies(inner: ScaledDotProduct, sample: Sample) -> Tensor:
-    """(H,) nats, the mean over the sampled queries, of the probabilities before the site `prob`."""
-    log_prob_NHST = torch.log_softmax(inner.score(sample.logits()) + sample.mask_ST, -1)
+    """(H,) nats, the mean over the sampled queries, of what the site `softmax` gives, before the site `prob`.
+
+    Where that does not sum to 1 over the tokens, it is the entropy of each token's share of the sum, however
+    small the sum; 0 for a query that attends to nothing.
+    """
+    prob_NHST = inner.softmax(inner.score(sample.logits()) + sample.mask_ST)
+    sum_NHS1 = prob_NHST.sum(-1, keepdim=True)
+    share_NHST = prob_NHST / sum_NHS1.masked_fill(sum_NHS1 == 0, 1.0)
     # 0 * log(0) is 0, and so is its gradient, which torch's own entr makes a NaN.
-    finite_NHST = log_prob_NHST.masked_fill(sample.mask_ST < 0, 0.0)
-    return -(log_prob_NHST.exp() * finite_NHST).sum(-1).mean((0, 2))
+    log_NHST = share_NHST.masked_fill(share_NHST == 0, 1.0).log()
+    return -(share_NHST * log_NHST).sum(-1).mean((0, 2))
 
 
 def in_fp32(device: str) -> AbstractContextManager[None]:

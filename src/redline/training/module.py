@@ -8,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from redline import metrics
+from redline.errors import UserError
 from redline.model import Transformer, named_parameters
+from redline.model.attention import Attention
+from redline.model.transforms import QKClip
 from redline.training.losses import Prediction, Term, total
 from redline.training.optimizers import MakeOptimizer
 from redline.training.optimizers.joined import switch_mode
@@ -24,12 +28,14 @@ class LanguageModel(L.LightningModule):
 
     After a step ``loss`` (plain cross entropy, nats per token), ``addends`` (by name, the terms of the
     training loss where there are several) and ``grad_norm`` (global L2 norm before clipping) are scalars on
-    the device, for callbacks to read without a second pass.
+    the device, for callbacks to read without a second pass. So is ``clipped_heads``: of so many heads the
+    site `qk_weight` has changed the weights; None where nothing acts there.
     """
 
     loss: Tensor
     addends: Mapping[str, Tensor]
     grad_norm: Tensor
+    clipped_heads: Tensor | None = None
 
     def __init__(
         self,
@@ -48,6 +54,7 @@ class LanguageModel(L.LightningModule):
         self.terms = terms
         for term in terms.values():
             term.attach(model)
+        self.clips = _clips(model)
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
@@ -75,6 +82,17 @@ class LanguageModel(L.LightningModule):
         # Here and not by the Trainer's flag: that one refuses a fused optimizer under mixed precision.
         self.grad_norm = nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.clips:
+            self.clipped_heads = torch.stack([self._clip(*its) for its in self.clips]).sum()
+
+    def _clip(self, clip: QKClip, qkv: nn.Linear) -> Tensor:
+        # A step that was skipped has left the weight as it was: for want of gradients, or, by a loss scaler,
+        # because they overflowed.
+        updated = self.grad_norm.isfinite() & (qkv.weight.grad is not None)
+        return clip.after_step(qkv.weight, updated)
+
     def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
         # Token by token: with NaN let through, the metric takes no weights.
         self.val_loss.update(_cross_entropy(self.model(tokens_BS[:, :-1]), tokens_BS[:, 1:], "none"))
@@ -89,6 +107,18 @@ class LanguageModel(L.LightningModule):
         optimizer = self.make_optimizer(named_parameters(self.model), self.lr)
         scheduler = LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _clips(model: Transformer) -> list[tuple[QKClip, nn.Linear]]:
+    """Of every layer that has one: what clips, and the linear whose weight it is for. Raises UserError."""
+    attentions = [its for its in model.modules() if isinstance(its, Attention)]
+    clips = [(its.qk_weight, its.qkv) for its in attentions if isinstance(its.qk_weight, QKClip)]
+    if any(parametrize.is_parametrized(qkv) for _, qkv in clips):
+        raise UserError(
+            "norm_strategy.qk_weight: QKClip cannot act on a weight that norm_strategy.linear makes anew; "
+            "allowed: null at one of the two"
+        )
+    return clips
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:

@@ -30,6 +30,9 @@ class Report(Callback):
     ) -> None:
         self._names = [metrics.TRAIN_LOSS, metrics.GRAD_NORM, *map(metrics.loss_term, module.addends)]
         scalars = [module.loss, module.grad_norm, *module.addends.values()]
+        if module.clipped_heads is not None:
+            self._names.append(metrics.CLIPPED_HEADS)
+            scalars.append(module.clipped_heads)
         self._report(trainer, self.reader.push(trainer.global_step - 1, scalars))
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
