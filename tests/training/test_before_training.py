@@ -150,8 +150,8 @@ KEYS = [
     "model.sequence_length", "model.dropout", "model.positions", "model.rope_base", "init.std",
     "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches", "data.token_type",
     "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.independent",
-    "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision", "trainer.grad_clip",
-    "trainer.checkpoint_every", "divergence.blow_up.patience", "divergence.blow_up.smoothing",
+    "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision", "gradient.clip.max_norm",
+    "trainer.accumulate", "trainer.checkpoint_every", "divergence.blow_up.patience", "divergence.blow_up.smoothing",
     "divergence.no_return.rise", "divergence.forecast", "divergence.forecaster.max_logit", "monitor.every",
 ]  # fmt: skip
 NUMBERS = st.one_of(

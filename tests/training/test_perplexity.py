@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from redline.training.gradients import GradientSteps
 from redline.training.module import LanguageModel
 
 
@@ -22,7 +23,9 @@ class Table(nn.Module):
 
 
 def validated(logits_VV, batches):
-    model = LanguageModel(Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, grad_clip=None)
+    model = LanguageModel(
+        Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
     logged = {}
     model.log_dict = logged.update
     for batch_idx, tokens_BS in enumerate(batches):
@@ -62,7 +65,9 @@ def test_a_token_that_the_model_rules_out_costs_its_loss_and_not_infinity():
 
 def test_a_second_validation_starts_anew():
     logits_VV = torch.eye(5)
-    model = LanguageModel(Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, grad_clip=None)
+    model = LanguageModel(
+        Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
     logged = {}
     model.log_dict = logged.update
     for tokens_BS in (torch.zeros(2, 4, dtype=torch.int64), torch.tensor([[0, 1, 2, 3]])):

@@ -22,20 +22,20 @@ def with_bf16(monkeypatch):
 
 @pytest.mark.usefixtures("without_bf16")
 def test_bf16_is_refused_where_the_device_has_none(run_cfg):
-    with pytest.raises(UserError, match=r"^trainer\.precision=bf16: .*allowed: fp32, auto"):
-        check_precision("bf16", CPU, allow_emulated=False)
-    with pytest.raises(UserError, match=r"trainer\.precision=bf16"):
-        check(run_cfg("trainer.precision=bf16"))
+    with pytest.raises(UserError, match=r"^trainer\.precision=bf16-mixed: .*allowed: fp32, auto"):
+        check_precision("bf16-mixed", CPU, allow_emulated=False)
+    with pytest.raises(UserError, match=r"trainer\.precision=bf16-mixed"):
+        check(run_cfg("trainer.precision=bf16-mixed"))
     for asked in ("fp32", "auto"):
         check_precision(asked, CPU, allow_emulated=False)
-    check_precision("bf16", CPU, allow_emulated=True)
-    check(run_cfg("trainer.precision=bf16", "trainer.allow_emulated_bf16=true"))
+    check_precision("bf16-mixed", CPU, allow_emulated=True)
+    check(run_cfg("trainer.precision=bf16-mixed", "trainer.allow_emulated=true"))
 
 
 @pytest.mark.usefixtures("with_bf16")
 def test_bf16_is_accepted_where_the_device_has_it(run_cfg):
-    check_precision("bf16", CPU, allow_emulated=False)
-    assert precision_of(run_cfg("trainer.precision=bf16")) == "bf16"
+    check_precision("bf16-mixed", CPU, allow_emulated=False)
+    assert precision_of(run_cfg("trainer.precision=bf16-mixed")) == "bf16-mixed"
     assert precision_of(run_cfg("trainer.precision=fp32")) == "fp32"
 
 
@@ -58,7 +58,7 @@ class Slow(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("fp32", "bf16", "faster"), [(1.0, 0.5, "bf16"), (1.0, 0.95, "fp32"), (1, 2, "fp32")]
+    ("fp32", "bf16", "faster"), [(1.0, 0.5, "bf16-mixed"), (1.0, 0.95, "fp32"), (1, 2, "fp32")]
 )
 @pytest.mark.usefixtures("with_bf16")
 def test_auto_takes_bf16_only_where_it_wins_clearly(monkeypatch, fp32, bf16, faster):

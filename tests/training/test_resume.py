@@ -36,16 +36,16 @@ def assert_same(a, b, where=""):
     [
         ("baseline", 0.0, "fp32", [6]),
         ("baseline", 0.2, "fp32", [5, 9]),
-        ("qkv", 0.2, "bf16", [9]),
+        ("qkv", 0.2, "bf16-mixed", [9]),
         ("qk_cap", 0.2, "fp32", [6]),
         ("sigma_reparam", 0.2, "fp32", [2, 6]),
-        ("sigma_reparam", 0.0, "bf16", [9]),
+        ("sigma_reparam", 0.0, "bf16-mixed", [9]),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(run_cfg, tmp_path, norm, dropout, precision, stops):
     cfg = run_cfg(
         f"norm={norm}", f"model.dropout={dropout}", f"trainer.precision={precision}",
-        "trainer.allow_emulated_bf16=true", "lr=0.1",
+        "trainer.allow_emulated=true", "lr=0.1",
         "divergence.no_return={rise:0.0,smoothing:0.5}",
     )  # fmt: skip
     whole, whole_losses = train(cfg, tmp_path / "whole")
