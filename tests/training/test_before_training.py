@@ -146,13 +146,14 @@ def test_what_cannot_work_is_one_line(run_cfg, tmp_path, monkeypatch, overrides,
 
 
 KEYS = [
-    "lr", "seed", "model.width", "model.num_layers", "model.num_heads", "model.mlp_ratio", "model.vocab_size",
-    "model.sequence_length", "model.dropout", "model.positions", "model.rope_base", "init.std",
-    "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches", "data.token_type",
-    "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.independent",
-    "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision", "gradient.clip.max_norm",
-    "trainer.accumulate", "trainer.checkpoint_every", "divergence.blow_up.patience", "divergence.blow_up.smoothing",
-    "divergence.no_return.rise", "divergence.forecast", "divergence.forecaster.max_logit", "monitor.every",
+    "lr", "seed", "model.width", "model.num_layers", "model.num_heads", "model.mlp_ratio",
+    "model.vocab_size", "model.sequence_length", "model.dropout", "model.positions", "model.rope_base",
+    "init.std", "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches",
+    "data.token_type", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay",
+    "optimizer.independent", "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision",
+    "gradient.clip.max_norm", "trainer.accumulate", "trainer.checkpoint_every",
+    "divergence.blow_up.patience", "divergence.blow_up.smoothing", "divergence.no_return.rise",
+    "divergence.forecast", "divergence.forecaster.max_logit", "monitor.every",
 ]  # fmt: skip
 NUMBERS = st.one_of(
     st.sampled_from([-1, 0, 1, 2, 3, 16, 64, 10**6, 2**40]),

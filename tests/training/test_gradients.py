@@ -97,9 +97,8 @@ def test_a_norm_that_is_not_finite_stays_in_no_running_statistic(broken):
     adagc = AdaGC(ratio=1.05, beta=0.98, warmup_steps=2, warmup_norm=1.0, eps=1e-8)
     assert norms_after(adagc, norms)[0][-1] < 2
     skip = SkipOutliers(sigmas=6, window=8)
-    assert [its is None for its in norms_after(skip, norms)[0]] == [
-        not math.isfinite(n) for n in norms[:-1]
-    ] + [True]
+    skipped = [its is None for its in norms_after(skip, norms)[0]]
+    assert skipped == [*(not math.isfinite(norm) for norm in norms[:-1]), True]
 
 
 def test_adagc_is_the_packages():

@@ -69,14 +69,11 @@ class LanguageModel(L.LightningModule):
         addends = {name: term(prediction) for name, term in self.terms.items()}
         several = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
         parts = self.trainer.accumulate_grad_batches
-        if batch_idx % parts == 0:
-            self.loss, self.addends = (
-                loss.detach() / parts,
-                {name: its / parts for name, its in several.items()},
-            )
-        else:
-            self.loss = self.loss + loss.detach() / parts
-            self.addends = {name: self.addends[name] + its / parts for name, its in several.items()}
+        is_first = batch_idx % parts == 0
+        self.loss = loss.detach() / parts + (0.0 if is_first else self.loss)
+        self.addends = {
+            name: its / parts + (0.0 if is_first else self.addends[name]) for name, its in several.items()
+        }
         return total(addends)
 
     def configure_gradient_clipping(
