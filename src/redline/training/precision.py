@@ -170,6 +170,10 @@ def to_fp8(model: Transformer, device: torch.device) -> None:
         config=Float8LinearConfig(pad_inner_dim=True, emulate=not _has_fp8(device)),
         module_filter_fn=lambda module, name: name in chosen,
     )
+    for linear in _linears(model).values():
+        # Autocast would make bf16 of what is in fp8 already.
+        linear.register_forward_pre_hook(lambda _, inputs: inputs[0].to(torch.bfloat16))
+        linear.forward = torch.autocast(device.type, enabled=False)(linear.forward)  # type: ignore[method-assign]
 
 
 def _linears(model: Transformer) -> dict[str, nn.Linear]:
