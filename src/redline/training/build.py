@@ -110,6 +110,7 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         optimizer=optimizer_from(cfg.optimizer),
         schedule=build_schedule(cfg),
         gradient=build_gradient(cfg),
+        accumulate=cfg.trainer.accumulate,
     )
 
 

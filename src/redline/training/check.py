@@ -109,6 +109,7 @@ def _train_tiny(cfg: DictConfig) -> None:
     cfg = copy.deepcopy(cfg)
     for name, most in _TINY.items():
         cfg.model[name] = min(cfg.model[name], most)
+    cfg.trainer.accumulate = 1
     cfg.data.sequence_length = min(cfg.data.sequence_length, cfg.model.sequence_length)
     with torch.device("meta"):
         if sum(its.numel() for its in build_model(cfg).parameters()) > _MOST_TRAINED:

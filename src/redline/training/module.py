@@ -42,7 +42,9 @@ class LanguageModel(L.LightningModule):
         optimizer: MakeOptimizer,
         schedule: Callable[[int], float],
         gradient: GradientSteps,
+        accumulate: int = 1,
     ) -> None:
+        """``accumulate``: micro-batches of an optimizer step, as the trainer has it."""
         super().__init__()
         self.model = model
         self.weights = dict(model.named_parameters())  # walking the modules costs as much as clipping
@@ -53,6 +55,7 @@ class LanguageModel(L.LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.gradient = gradient
+        self.accumulate = accumulate
         self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
 
     def on_train_start(self) -> None:
@@ -68,8 +71,7 @@ class LanguageModel(L.LightningModule):
         prediction = Prediction(self.model, logits_BTV, tokens_BS[:, 1:], loss)
         addends = {name: term(prediction) for name, term in self.terms.items()}
         several = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
-        parts = self.trainer.accumulate_grad_batches
-        is_first = batch_idx % parts == 0
+        parts, is_first = self.accumulate, batch_idx % self.accumulate == 0
         self.loss = loss.detach() / parts + (0.0 if is_first else self.loss)
         self.addends = {
             name: its / parts + (0.0 if is_first else self.addends[name]) for name, its in several.items()
