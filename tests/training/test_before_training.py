@@ -20,6 +20,7 @@ OWN = """
     import torch
     from torch import nn
     from redline.monitor import Tap
+    from redline.training.gradients import GradientStep
 
     class Raises(nn.Module):
         def __init__(self, site):
@@ -48,6 +49,10 @@ OWN = """
     class Loud(Tap):
         def after_update(self, step):
             raise KeyError("a tap")
+
+    class Grumpy(GradientStep):
+        def __call__(self, gradients):
+            raise ValueError("no gradients")
 
     class Picky(torch.optim.SGD):
         def step(self, closure=None):
@@ -116,6 +121,12 @@ Q = "norm_strategy.q={_target_: own_parts.%s}"
             ["~optimizer", "+optimizer={_target_: own_parts.Picky}"],
             ["optimizer: ", "own_parts.py:LINE: ValueError: no step"],
         ),
+        (
+            ["+gradient.mine={_target_: own_parts.Grumpy}"],
+            ["gradient.mine: ", "own_parts.py:LINE: ValueError: no gradients"],
+        ),
+        (["gradient.clip._target_=os.system"], ["gradient.clip._target_=os.system", "GradientStep"]),
+        (["+gradient.mine={max_norm: 1}"], ["gradient.mine={'max_norm': 1}: ", "GradientStep"]),
         (["~optimizer", "+optimizer={_target_: os.system}"], ["optimizer._target_=os.system"]),
         (["~optimizer", "+optimizer={}"], ["optimizer", "allowed: a subclass of torch.optim.Optimizer"]),
         (["schedule._target_=own_parts.rising"], ["schedule: gives 2.0 at step 1", "0 to 1"]),

@@ -11,8 +11,16 @@ from training_helpers import Stopped, train
 
 from redline.metrics import intervention
 from redline.training.checkpoints import CHECKPOINT
-from redline.training.gradient_steps import AdaGC, Clip, ClipValue, SkipNonFinite, SkipOutliers, ZClip
-from redline.training.gradients import GradientSteps, global_norm
+from redline.training.gradients import (
+    AdaGC,
+    Clip,
+    ClipValue,
+    GradientSteps,
+    SkipNonFinite,
+    SkipOutliers,
+    ZClip,
+    global_norm,
+)
 
 
 def parameters(*gradients):

@@ -43,10 +43,7 @@ _SCHEDULE = Kind(
     positional=1,
     named=("max_steps",),
 )
-_GRADIENT = Kind(
-    "a subclass of redline.training.gradients.GradientStep, chosen as in gradient=[zclip,clip]",
-    subclass_of(GradientStep),
-)
+_GRADIENT = Kind("a subclass of redline.training.gradients.GradientStep", subclass_of(GradientStep))
 
 
 def build_model(cfg: DictConfig) -> Transformer:

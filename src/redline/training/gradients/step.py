@@ -1,4 +1,4 @@
-"""What is done to gradients between the backward pass and the optimizer: the steps of `conf/gradient/`."""
+"""A step's gradients, one thing that is done to them, and all that a run does, in order."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
