@@ -9,6 +9,7 @@ from torch import nn
 
 from redline.training.gradients import GradientSteps
 from redline.training.module import LanguageModel
+from redline.training.precision import precision_plugin
 
 
 class Table(nn.Module):
@@ -74,3 +75,23 @@ def test_a_second_validation_starts_anew():
         model.validation_step(tokens_BS, 0)
         model.on_validation_epoch_end()
     assert float(logged["val/loss"]) == pytest.approx(written_out(logits_VV, [torch.tensor([[0, 1, 2, 3]])]))
+
+
+def test_the_mean_over_many_tokens_is_in_fp32_also_with_weights_in_bf16():
+    torch.manual_seed(0)
+    model = LanguageModel(
+        Table(torch.randn(9, 9)), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
+    plugin = precision_plugin("bf16-true", torch.device("cpu"))
+    model = plugin.convert_module(model)
+    logged = {}
+    model.log_dict = logged.update
+    tokens_BS = torch.randint(9, (16, 257))
+    with plugin.val_step_context():
+        for part_BS in tokens_BS.split(1):
+            model.validation_step(part_BS, 0)
+        model.on_validation_epoch_end()
+    logits_VV = model.model.logits_VV.detach()
+    assert logits_VV.dtype == torch.bfloat16
+    chosen = torch.log_softmax(logits_VV.double(), -1)[tokens_BS[:, :-1], tokens_BS[:, 1:]]
+    assert logged["val/loss"].item() == pytest.approx(-chosen.mean().item(), rel=1e-5)

@@ -35,7 +35,7 @@ from redline.training.optimizers import check_patterns
 from redline.training.precision import check_fp8, check_precision
 from redline.training.trackers import check_trackers
 
-_BYTES_PER_PARAMETER = 16  # fp32: the weight, its gradient and Adam's two means
+_PER_PARAMETER = 4  # numbers: the weight, its gradient and Adam's two means
 _MOST_TRAINED = 50_000_000  # parameters of one block, above which the tiny run is left out
 _SCHEDULE_POINTS = 10_000
 _TINY = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
@@ -90,7 +90,8 @@ def _check_schedule(cfg: DictConfig) -> None:
 def _check_memory(cfg: DictConfig, parameters: int) -> None:
     model, data, device = cfg.model, cfg.data, device_of(cfg)
     logits = 2 * micro_batch_size(cfg) * data.sequence_length * model.vocab_size  # and their gradient
-    needed = _BYTES_PER_PARAMETER * parameters + 4 * (logits + data.sequence_length**2)
+    bytes_each = 2 if cfg.trainer.precision == "bf16-true" else 4
+    needed = bytes_each * _PER_PARAMETER * parameters + 4 * (logits + data.sequence_length**2)
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.plugins import HalfPrecision, MixedPrecision, Precision
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -85,13 +85,25 @@ def fastest_precision(model: Transformer, device: torch.device, batch_size: int,
 def precision_plugin(precision: str, device: torch.device) -> Precision:
     """How Lightning computes in ``precision``, which is not ``auto``."""
     if precision == "bf16-true":
-        return HalfPrecision("bf16-true")
+        return Bf16Weights()
     if precision == "fp16-mixed":
         return Fp16Precision(device.type)
     if precision in ("bf16-mixed", "fp8"):  # what is not in fp8 is in bf16
         return MixedPrecision("bf16-mixed", device.type)
     assert precision == "fp32"
     return Precision()
+
+
+class Bf16Weights(Precision):
+    """The transformer in bf16, weights and all. Lightning's own plugin would also take the mean of the
+    validation loss in bf16, which stands still after a few hundred tokens.
+    """
+
+    precision = "bf16-true"
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        module.get_submodule("model").to(torch.bfloat16)
+        return module
 
 
 class LossScaler(torch.amp.GradScaler):
