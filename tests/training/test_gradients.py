@@ -104,6 +104,8 @@ def test_a_norm_that_is_not_finite_stays_in_no_running_statistic(broken):
     assert steps.counts["it"] == 1, "it was none of its making"
     adagc = AdaGC(ratio=1.05, beta=0.98, warmup_steps=2, warmup_norm=1.0, eps=1e-8)
     assert norms_after(adagc, norms)[0][-1] < 2
+    late = AdaGC(ratio=1.05, beta=0.98, warmup_steps=2, warmup_norm=1.0, eps=1e-8)
+    assert norms_after(late, [broken, broken, 1.0, 5.0])[0][-1] == pytest.approx(1.05, rel=1e-4)
     skip = SkipOutliers(sigmas=6, window=8)
     skipped = [its is None for its in norms_after(skip, norms)[0]]
     assert skipped == [*(not math.isfinite(norm) for norm in norms[:-1]), True]
@@ -159,7 +161,8 @@ def test_skip_outliers_by_hand():
 def test_a_skipped_step_changes_neither_weights_nor_the_optimizers_means():
     weight = nn.Parameter(torch.ones(3))
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
-    steps = GradientSteps({"skip": SkipNonFinite(), "clip": Clip(1.0)})
+    after = AdaGC(1.05, 0.98, warmup_steps=9, warmup_norm=1.0, eps=1e-8)
+    steps = GradientSteps({"skip": SkipNonFinite(), "adagc": after})
     for gradient in (1.0, math.nan, math.inf):
         weight.grad = torch.full((3,), gradient)
         before = weight.detach().clone()
@@ -168,7 +171,7 @@ def test_a_skipped_step_changes_neither_weights_nor_the_optimizers_means():
         assert torch.equal(weight, before) == (not math.isfinite(gradient))
     assert norm == math.inf, "the rules see it"
     assert optimizer.state[weight]["step"] == 1
-    assert steps.counts == {"skip": 2}
+    assert (steps.counts, after.steps) == ({"skip": 2}, 1)
     weight.grad = torch.ones(3)
     steps({"weight": weight}, torch.tensor(math.nan))
     assert weight.grad is None

@@ -64,7 +64,11 @@ class AdaGC(GradientStep):
         else:
             most_P = self.ratio * self.means_P.clamp(min=self.eps)
             factors_P = (most_P / norms_P.clamp(min=self.eps)).clamp(max=1.0)
-            means_P = self.means_P.lerp(norms_P * factors_P, 1 - self.beta)
+            clipped_P = norms_P * factors_P
+            # Infinite where no norm was finite so far.
+            means_P = torch.where(
+                self.means_P.isfinite(), self.means_P.lerp(clipped_P, 1 - self.beta), clipped_P
+            )
         # One norm that is not finite would be in the mean for ever.
         self.means_P = torch.where(norms_P.isfinite(), means_P, self.means_P)
         torch._foreach_mul_(tensors, list(factors_P.unbind()))
