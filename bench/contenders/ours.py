@@ -25,8 +25,8 @@ def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[s
                 "norm=baseline",
                 f"model={cell.model}",
                 f"tracker={tracker}",
-                f"trainer.precision={cell.precision}",
-                "trainer.allow_emulated_bf16=true",
+                f"trainer.precision={cell.precision.replace('bf16', 'bf16-mixed')}",
+                "trainer.allow_emulated=true",
                 # Longer than any bench, and gentle enough that no rule ends it.
                 "trainer.max_steps=1000000",
                 "lr=0.003",

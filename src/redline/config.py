@@ -28,10 +28,8 @@ class Positions(StrEnum):
     learned = "learned"
 
 
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
+# Not as a class: a name with a hyphen is no identifier, and OmegaConf goes by the names.
+Precision = StrEnum("Precision", ["auto", "fp32", "bf16-mixed", "fp16-mixed", "bf16-true", "fp8"])
 
 
 class Attention(StrEnum):
@@ -124,8 +122,8 @@ class DataConfig:
 class TrainerConfig:
     max_steps: Count = MISSING
     precision: Precision = MISSING
-    allow_emulated_bf16: bool = MISSING
-    grad_clip: Positive | None = MISSING  # global L2 norm; null: no clipping
+    allow_emulated: bool = MISSING
+    accumulate: Annotated[int, Ge(1), Le(10**6)] = MISSING  # micro-batches of an optimizer step
     accelerator: Accelerator = MISSING
     threads: Annotated[int, Ge(1), Le(1024)] | None = MISSING  # CPU threads; null: torch's default
     checkpoint_every: Count = MISSING  # steps
@@ -154,6 +152,7 @@ class Config:
     loss: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
+    gradient: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     monitor: dict[str, Any] = field(default_factory=dict)
     divergence: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import re
 
 TRAIN_LOSS, GRAD_NORM = "train/loss", "train/grad_norm"
+LOSS_SCALE = "train/loss_scale"  # of fp16
 VAL_LOSS, VAL_PERPLEXITY = "val/loss", "val/perplexity"
 MAX_LOGIT = "attention/max_logit"
 CLIPPED_HEADS = "attention/clipped_heads"  # so many in this step, over all layers
@@ -14,6 +15,11 @@ _OF_LAYER = re.compile(r"(\w+)/(\w+)/layer_(\d+)")
 def loss_term(name: str) -> str:
     """One of several addends of the training loss."""
     return f"loss/{name}"
+
+
+def intervention(name: str) -> str:
+    """So many steps so far were changed by what can hide divergence, such as ``skip_outliers``."""
+    return f"interventions/{name}"
 
 
 def of_layer(statistic: str, site: str, layer: int) -> str:

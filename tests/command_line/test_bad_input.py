@@ -52,7 +52,7 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         (["model.vocab_size=100"], ["model.vocab_size=100", "allowed"]),
         (["model.positions=sinus"], ["model.positions", "sinus", "rope"]),
         (["trainer.max_steps=0"], ["trainer.max_steps=0", "from 1 to"]),
-        (["trainer.precision=fp8"], ["trainer.precision", "fp8", "fp32"]),
+        (["trainer.precision=fp4"], ["trainer.precision", "fp4", "fp32", "bf16-mixed"]),
         (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu", "allowed: auto, cpu, gpu"]),
         (["trainer.resume=gone.ckpt"], ["trainer.resume=gone.ckpt", "no such file", "allowed"]),
         (["norm=qk", "+norm_strategy.q.epsilon=1"], ["norm_strategy.q.epsilon: unknown", "span, eps"]),
@@ -119,8 +119,8 @@ def test_a_run_that_cannot_work_is_refused(
 
 
 def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> None:
-    answer = ask(*SMALL, "trainer.precision=bf16", cwd=tmp_path, before=NO_BF16)
-    is_refused(answer, "trainer.precision=bf16", "no bf16 instructions", "fp32, auto", cwd=tmp_path)
+    answer = ask(*SMALL, "trainer.precision=bf16-mixed", cwd=tmp_path, before=NO_BF16)
+    is_refused(answer, "trainer.precision=bf16-mixed", "no bf16 instructions", "fp32, auto", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ BAD = {
     "list": [1, 2, 3],
 }
 MAY_BE_NULL = {
-    "trainer.grad_clip",
     "trainer.threads",
     "loss.attention_entropy.queries",
     "loss.attention_entropy.sequences",

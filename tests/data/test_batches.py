@@ -42,6 +42,17 @@ def test_training_windows_lie_inside_the_tokens(
     assert batch.max() < len(tokens)
 
 
+@pytest.mark.parametrize(("accumulate", "world"), [(1, 1), (3, 1), (1, 4), (2, 3)])
+def test_micro_steps_and_ranks_share_out_a_steps_batch(accumulate: int, world: int) -> None:
+    parts = [
+        train_batch(TOKENS, 8, 12, 0, 5, micro_step, rank, accumulate=accumulate, world=world)
+        for micro_step in range(accumulate)
+        for rank in range(world)
+    ]
+    assert {len(part) for part in parts} == {12 // accumulate // world}
+    np.testing.assert_array_equal(np.concatenate(parts), train_batch(TOKENS, 8, 12, 0, 5))
+
+
 def test_every_window_can_be_drawn_also_the_first_and_the_last() -> None:
     tokens = np.arange(6, dtype=np.uint16)
     starts = {int(train_batch(tokens, 2, 1, seed=0, step=step)[0, 0]) for step in range(200)}

@@ -201,6 +201,14 @@ def test_a_cut_run_is_counted_with_its_steps() -> None:
     assert its.max_useful_lr is not None
 
 
+def test_what_may_hide_divergence_is_added_up_over_the_runs() -> None:
+    counts = [{"zclip": 2}, {}, {"zclip": 3, "fp16_scaler": 0}]
+    known = zip(runs("sss-").items(), counts, strict=True)
+    changed = {point: replace(its, interventions=count) for (point, its), count in known}
+    assert result(changed).interventions == {"zclip": 5, "fp16_scaler": 0}
+    assert result(runs("sss-")).interventions == {}
+
+
 def test_other_runs_steps_are_part_of_the_cost() -> None:
     state = search_state(question(LADDER), runs("ssd-"), max_steps=10)
     its = variant_result(state, FACTS, short_runs=[outcome(steps=4)], cancelled_steps=7)

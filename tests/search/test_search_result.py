@@ -55,6 +55,7 @@ VARIANT = st.builds(
     open=st.lists(POSITIVE, max_size=2).map(tuple),
     stopped=st.sampled_from(["resolution", "budget", "settled", "runs", None]),
     cut=st.integers(0, 9),
+    interventions=st.dictionaries(st.text(), st.integers(0, 9), max_size=2),
     doubtful=st.none() | CHANCE,
 )
 SEARCH = st.builds(
@@ -81,6 +82,15 @@ def test_a_result_is_read_back_as_it_was_written(
     assert content["version"] == VERSION == SearchResult.read(path).version
     for name, its in written.variants.items():
         assert VariantResult.from_dict(content["variants"][name]) == its
+
+
+def test_a_file_of_before_interventions_were_counted_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    made_search(qk=made_variant(interventions={"zclip": 3})).write(path)
+    content = json.loads(path.read_text())
+    assert content["variants"]["qk"].pop("interventions") == {"zclip": 3}
+    path.write_text(json.dumps(content))
+    assert SearchResult.read(path) == made_search(qk=made_variant())
 
 
 def test_a_search_is_finished_where_no_run_was_left_open() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from redline.search.console.table import percent, recipe_text, result_headings, result_table
+from redline.search.console.table import percent, recipe_text, result_headings, result_rows, result_table
 from redline.search.result import Ratio, SearchResult, VariantResult, span
 from result_helpers import OLD, made_search, made_variant
 
@@ -33,6 +33,17 @@ def test_a_row_has_both_edges_with_intervals_and_rungs() -> None:
     edges = ["0.54", "0.43–0.68", "0.4", "1.5", "1.2–1.9"]
     assert row(text, "qk") == ["qk", *edges, "1", "–", "44.70", "blow_up", "12", "(3)", "25%", "resolution"]
     assert "*" not in text
+
+
+def test_what_may_hide_divergence_stands_beside_the_edges() -> None:
+    counts = {"zclip": 12, "fp16_scaler": 0}
+    result = made_search(qk=made_variant(interventions=counts), qkv=made_variant())
+    assert result_headings(result, "qk")[5:7] == ["stable 90%", "steps changed"]
+    assert [row[6] for row in result_rows(result, "qk")] == ["zclip 12, fp16_scaler 0", "–"]
+    text = printed(result)
+    assert row(text, "qk")[6:8] == ["zclip", "12,"]
+    assert "Steps changed: skipped or clipped by what can hide divergence" in text
+    assert "teps changed" not in shown(qk=made_variant())
 
 
 def test_a_ratio_has_its_interval_and_its_chances() -> None:

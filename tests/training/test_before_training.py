@@ -20,6 +20,7 @@ OWN = """
     import torch
     from torch import nn
     from redline.monitor import Tap
+    from redline.training.gradients import GradientStep
 
     class Raises(nn.Module):
         def __init__(self, site):
@@ -48,6 +49,10 @@ OWN = """
     class Loud(Tap):
         def after_update(self, step):
             raise KeyError("a tap")
+
+    class Grumpy(GradientStep):
+        def __call__(self, gradients):
+            raise ValueError("no gradients")
 
     class Picky(torch.optim.SGD):
         def step(self, closure=None):
@@ -116,6 +121,12 @@ Q = "norm_strategy.q={_target_: own_parts.%s}"
             ["~optimizer", "+optimizer={_target_: own_parts.Picky}"],
             ["optimizer: ", "own_parts.py:LINE: ValueError: no step"],
         ),
+        (
+            ["+gradient.mine={_target_: own_parts.Grumpy}"],
+            ["gradient.mine: ", "own_parts.py:LINE: ValueError: no gradients"],
+        ),
+        (["gradient.clip._target_=os.system"], ["gradient.clip._target_=os.system", "GradientStep"]),
+        (["+gradient.mine={max_norm: 1}"], ["gradient.mine={'max_norm': 1}: ", "GradientStep"]),
         (["~optimizer", "+optimizer={_target_: os.system}"], ["optimizer._target_=os.system"]),
         (["~optimizer", "+optimizer={}"], ["optimizer", "allowed: a subclass of torch.optim.Optimizer"]),
         (["schedule._target_=own_parts.rising"], ["schedule: gives 2.0 at step 1", "0 to 1"]),
@@ -146,13 +157,14 @@ def test_what_cannot_work_is_one_line(run_cfg, tmp_path, monkeypatch, overrides,
 
 
 KEYS = [
-    "lr", "seed", "model.width", "model.num_layers", "model.num_heads", "model.mlp_ratio", "model.vocab_size",
-    "model.sequence_length", "model.dropout", "model.positions", "model.rope_base", "init.std",
-    "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches", "data.token_type",
-    "optimizer.betas", "optimizer.eps", "optimizer.weight_decay", "optimizer.independent",
-    "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision", "trainer.grad_clip",
-    "trainer.checkpoint_every", "divergence.blow_up.patience", "divergence.blow_up.smoothing",
-    "divergence.no_return.rise", "divergence.forecast", "divergence.forecaster.max_logit", "monitor.every",
+    "lr", "seed", "model.width", "model.num_layers", "model.num_heads", "model.mlp_ratio",
+    "model.vocab_size", "model.sequence_length", "model.dropout", "model.positions", "model.rope_base",
+    "init.std", "model.attention", "data.batch_size", "data.val_fraction", "data.val_batches",
+    "data.token_type", "optimizer.betas", "optimizer.eps", "optimizer.weight_decay",
+    "optimizer.independent", "schedule.warmup_steps", "schedule.final_fraction", "trainer.precision",
+    "gradient.clip.max_norm", "trainer.accumulate", "trainer.checkpoint_every",
+    "divergence.blow_up.patience", "divergence.blow_up.smoothing", "divergence.no_return.rise",
+    "divergence.forecast", "divergence.forecaster.max_logit", "monitor.every",
 ]  # fmt: skip
 NUMBERS = st.one_of(
     st.sampled_from([-1, 0, 1, 2, 3, 16, 64, 10**6, 2**40]),

@@ -30,7 +30,7 @@ GROUPS = (
     "divergence",
     "tracker",
 )
-LISTS = ("monitor/taps", "loss", "data/steps")  # groups of which several are chosen
+LISTS = ("monitor/taps", "loss", "gradient", "data/steps")  # groups of which several are chosen
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
     for group in (*GROUPS, "data/tokenizer", *LISTS, "experiment", "remedy")
@@ -59,6 +59,7 @@ def test_every_file_begins_with_what_choosing_it_does(path):
         "remedy": "_global_",
         "tracker": "tracker",
         "loss": "loss",
+        "gradient": "gradient",
     }
     if (package := packages.get(path.parent.name)) is not None:
         assert re.fullmatch(rf"# @package {package}(\.\w+)?", lines.pop(0))

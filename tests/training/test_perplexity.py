@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from redline.training.gradients import GradientSteps
 from redline.training.module import LanguageModel
+from redline.training.precision import precision_plugin
 
 
 class Table(nn.Module):
@@ -22,7 +24,9 @@ class Table(nn.Module):
 
 
 def validated(logits_VV, batches):
-    model = LanguageModel(Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, grad_clip=None)
+    model = LanguageModel(
+        Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
     logged = {}
     model.log_dict = logged.update
     for batch_idx, tokens_BS in enumerate(batches):
@@ -62,10 +66,32 @@ def test_a_token_that_the_model_rules_out_costs_its_loss_and_not_infinity():
 
 def test_a_second_validation_starts_anew():
     logits_VV = torch.eye(5)
-    model = LanguageModel(Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, grad_clip=None)
+    model = LanguageModel(
+        Table(logits_VV), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
     logged = {}
     model.log_dict = logged.update
     for tokens_BS in (torch.zeros(2, 4, dtype=torch.int64), torch.tensor([[0, 1, 2, 3]])):
         model.validation_step(tokens_BS, 0)
         model.on_validation_epoch_end()
     assert float(logged["val/loss"]) == pytest.approx(written_out(logits_VV, [torch.tensor([[0, 1, 2, 3]])]))
+
+
+def test_the_mean_over_many_tokens_is_in_fp32_also_with_weights_in_bf16():
+    torch.manual_seed(0)
+    model = LanguageModel(
+        Table(torch.randn(9, 9)), lr=1.0, terms={}, optimizer=None, schedule=None, gradient=GradientSteps({})
+    )
+    plugin = precision_plugin("bf16-true", torch.device("cpu"))
+    model = plugin.convert_module(model)
+    logged = {}
+    model.log_dict = logged.update
+    tokens_BS = torch.randint(9, (16, 257))
+    with plugin.val_step_context():
+        for part_BS in tokens_BS.split(1):
+            model.validation_step(part_BS, 0)
+        model.on_validation_epoch_end()
+    logits_VV = model.model.logits_VV.detach()
+    assert logits_VV.dtype == torch.bfloat16
+    chosen = torch.log_softmax(logits_VV.double(), -1)[tokens_BS[:, :-1], tokens_BS[:, 1:]]
+    assert logged["val/loss"].item() == pytest.approx(-chosen.mean().item(), rel=1e-5)

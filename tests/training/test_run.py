@@ -119,10 +119,10 @@ def test_the_seed_decides_weights_and_batches(run_cfg, tmp_path):
 
 @pytest.mark.parametrize("norm", ["baseline", "qkv", "sigma_reparam", "qk_cap", "soft_clip"])
 def test_bf16_trains_near_fp32(run_cfg, tmp_path, norm):
-    keys = [f"norm={norm}", "lr=0.003", "trainer.max_steps=6", "trainer.allow_emulated_bf16=true"]
+    keys = [f"norm={norm}", "lr=0.003", "trainer.max_steps=6", "trainer.allow_emulated=true"]
     fp32, bf16 = (
         train(run_cfg(*keys, f"trainer.precision={precision}"), tmp_path / precision)[1]
-        for precision in ("fp32", "bf16")
+        for precision in ("fp32", "bf16-mixed")
     )
     assert fp32 != bf16
     assert list(bf16.values()) == pytest.approx(list(fp32.values()), abs=0.1)
@@ -135,7 +135,7 @@ def test_bf16_trains_near_fp32(run_cfg, tmp_path, norm):
         ("lr=nan", "lr=nan"),
         ("trainer.max_steps=0", "trainer.max_steps=0"),
         ("model.dropout=1", "model.dropout=1"),
-        ("trainer.grad_clip=0", "trainer.grad_clip=0"),
+        ("gradient.clip.max_norm=0", "gradient.clip.max_norm=0"),
         ("model.num_heads=3", "model.width=32"),
         ("trainer.resume=nowhere.ckpt", "trainer.resume=nowhere.ckpt"),
     ],

@@ -33,7 +33,8 @@ def stopped(run_cfg, tmp_path_factory):
         ("norm=soft_temp", r"norm_strategy\.score.*: null in the checkpoint, 0\.5 asked"),
         ("schedule=cosine", r"schedule\._target_: "),
         ("data.batch_size=5", r"data\.batch_size: 4 in the checkpoint, 5 asked"),
-        ("trainer.grad_clip=null", r"trainer\.grad_clip: 1\.0 in the checkpoint, null asked"),
+        ("gradient.clip=null", r"gradient\.clip._target_: .*Clip in the checkpoint, null asked"),
+        ("trainer.accumulate=2", r"trainer\.accumulate: 1 in the checkpoint, 2 asked"),
         ("trainer.max_steps=3", r"trainer\.max_steps: 12 in the checkpoint, 3 asked"),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_decides_no_outcome_makes_no_other_search(asked, override, tmp_path
         "optimizer.weight_decay=0.2",
         "schedule.warmup_steps=3",
         "trainer.max_steps=13",
-        "trainer.grad_clip=2.0",
+        "gradient.clip.max_norm=2.0",
         "trainer.precision=auto",
         "data.batch_size=5",
         "data.val_batches=4",
@@ -89,11 +89,11 @@ def test_a_trial_is_given_its_value_seed_threads_and_precision(run_cfg, tmp_path
     ran = []
     monkeypatch.setattr("redline.training.run.run", lambda cfg, trial: ran.append(cfg))
     cfg = run_cfg("trainer.threads=null", "trainer.precision=auto")
-    trial = Trial(0.5, 7, tmp_path, Facts(12, precision="bf16"), threads=3)
+    trial = Trial(0.5, 7, tmp_path, Facts(12, precision="bf16-mixed"), threads=3)
     Training(cfg, "optimizer.weight_decay").run(trial)
     its = ran[0]
     assert (its.optimizer.weight_decay, its.seed, its.trainer.threads) == (0.5, 7, 3)
-    assert (its.lr, its.trainer.precision.value) == (cfg.lr, "bf16")
+    assert (its.lr, its.trainer.precision.value) == (cfg.lr, "bf16-mixed")
     assert not its.trainer.keep_checkpoint
     assert OmegaConf.to_container(cfg) == OmegaConf.to_container(
         run_cfg("trainer.threads=null", "trainer.precision=auto")
@@ -125,20 +125,20 @@ def test_the_recipe_is_what_an_edge_depends_on(run_cfg):
         "final_fraction": 0.1,
         "init": "gpt2",
         "std": 0.02,
-        "grad_clip": 1.0,
+        "gradient": "clip max_norm=1.0",
         "max_steps": 12,
         "tokens_per_step": 4 * 16,
         "precision": "fp32",
     }
     assert facts.decay_per_step(0.5) == pytest.approx(0.05)
-    independent = Training(run_cfg("optimizer=adamw_independent", "trainer.grad_clip=null")).facts()
-    assert (independent.recipe["independent"], independent.recipe["grad_clip"]) == (True, None)
+    independent = Training(run_cfg("optimizer=adamw_independent", "gradient=none")).facts()
+    assert (independent.recipe["independent"], independent.recipe["gradient"]) == (True, None)
     assert independent.decay_per_step(0.5) == 1e-4
     muon = Training(run_cfg("optimizer=muon")).facts().recipe
     assert (muon["optimizer"], muon["head"], muon["head.eps"]) == ("muon", "adamw", 1e-8)
 
 
-@pytest.mark.parametrize("key", ["optimizer.weight_decay", "schedule.warmup_steps", "trainer.grad_clip"])
+@pytest.mark.parametrize("key", ["optimizer.weight_decay", "schedule.warmup_steps", "gradient.clip.max_norm"])
 def test_what_is_searched_is_not_of_the_recipe(run_cfg, key):
     facts = Training(run_cfg("lr=0.25"), key).facts()
     assert key.rpartition(".")[2] not in facts.recipe

@@ -85,7 +85,7 @@ def hand_written(cfg: DictConfig) -> dict[str, Any]:
         squares = [parameter.grad.square().sum() for parameter in model.parameters()]
         norm = torch.stack(squares).sum().sqrt()
         for parameter in model.parameters():
-            parameter.grad *= min(1.0, cfg.trainer.grad_clip / (norm.item() + 1e-6))
+            parameter.grad *= min(1.0, cfg.gradient.clip.max_norm / (norm.item() + 1e-6))
         optimizer.step()
         losses.append(loss.item())
         grad_norms.append(norm.item())

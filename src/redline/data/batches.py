@@ -16,25 +16,42 @@ class Tokens(Protocol):
     def __getitem__(self, window: slice, /) -> np.ndarray: ...
 
 
-def train_batch(tokens: Tokens, sequence_length: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+def train_batch(
+    tokens: Tokens,
+    sequence_length: int,
+    batch_size: int,
+    seed: int,
+    step: int,
+    micro_step: int = 0,
+    rank: int = 0,
+    *,
+    accumulate: int = 1,
+    world: int = 1,
+) -> np.ndarray:
     """Random windows, each position equally likely, drawn anew at every step.
+
+    A step's batch is dealt out to its ``accumulate`` micro-steps, and in each to the ``world`` ranks, which
+    have it whole together.
 
     Args:
         tokens: (N,) of any unsigned type.
         sequence_length: T, tokens.
-        batch_size: B, sequences.
-        seed: 0 or more; with ``step``, decides the windows, and nothing else does.
+        batch_size: B, sequences of a whole step; a multiple of ``accumulate * world``.
+        seed: 0 or more; with ``step``, decides the step's windows, and nothing else does.
         step: 0 or more.
 
     Returns:
-        (B, T + 1) int64: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
+        (B / (accumulate * world), T + 1) int64: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
 
     Raises:
         UserError: the tokens do not fill one batch.
     """
     check_one_batch(tokens, sequence_length, batch_size, part="training")
     starts_B = np.random.default_rng([seed, step]).integers(len(tokens) - sequence_length, size=batch_size)
-    return _windows(tokens, starts_B, sequence_length)
+    assert batch_size % (accumulate * world) == 0
+    share = batch_size // (accumulate * world)
+    first = (micro_step * world + rank) * share
+    return _windows(tokens, starts_B[first : first + share], sequence_length)
 
 
 def val_batches(tokens: Tokens, sequence_length: int, batch_size: int, count: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,7 @@
 """The Lightning side: batches as tensors."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ class TokenData(LightningDataModule):
 
     Args:
         sequence_length: T, tokens.
-        batch_size: B, sequences.
+        batch_size: sequences of an optimizer step.
+        accumulate: in so many batches, one after the other, of B sequences each.
         val_batches: at most so many; see `redline.data.batches.val_batches`.
         seed: of the training batches.
         max_steps: at least the trainer's.
@@ -47,6 +49,7 @@ class TokenData(LightningDataModule):
         val_batches: int,
         seed: int,
         max_steps: int,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.corpus = corpus
@@ -55,6 +58,7 @@ class TokenData(LightningDataModule):
         self.val_batches = val_batches
         self.seed = seed
         self.max_steps = max_steps
+        self.accumulate = accumulate
 
     def train_dataloader(self) -> Iterable[Tensor]:
         if self.trainer is not None:
@@ -67,8 +71,11 @@ class TokenData(LightningDataModule):
 
     def _train_batches(self) -> Iterator[np.ndarray]:
         start = 0 if self.trainer is None else self.trainer.global_step
-        for step in range(start, self.max_steps):
-            yield train_batch(self.corpus.train, self.sequence_length, self.batch_size, self.seed, step)
+        of = (self.corpus.train, self.sequence_length, self.batch_size, self.seed)
+        for step, micro_step in product(range(start, self.max_steps), range(self.accumulate)):
+            yield train_batch(*of, step, micro_step, accumulate=self.accumulate)
 
     def _val_batches(self) -> Iterator[np.ndarray]:
-        return val_batches(self.corpus.val, self.sequence_length, self.batch_size, self.val_batches)
+        # What is too much for the memory at once in training may be so here.
+        for batch in val_batches(self.corpus.val, self.sequence_length, self.batch_size, self.val_batches):
+            yield from np.split(batch, self.accumulate)

@@ -45,10 +45,13 @@ class Monitor(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Tensor, batch_idx: int
     ) -> None:
+        micro_batches = trainer.accumulate_grad_batches
+        if (batch_idx + 1) % micro_batches:
+            return  # of a step's micro-batches the last is looked at: its gradients are the step's
         number = trainer.global_step
         self._due = [tap for tap in self.taps.values() if number % (tap.every or self.every) == 0]
         if self._due:
-            self._step = Step(number, batch[:, 1:].numel(), trainer.optimizers[0])
+            self._step = Step(number, batch[:, 1:].numel() * micro_batches, trainer.optimizers[0])
         for tap in self._due:
             tap.active = True
 

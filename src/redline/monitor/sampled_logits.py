@@ -85,7 +85,7 @@ def sample_of(
     # Heads folded into the batch by hand: a matmul of four axes takes twice as long on a CPU.
     q_MSK = q_BHTK[:N, :, tokens].reshape(N * H, S, K).float()
     k_MKT = k_BHTK[:N].reshape(N * H, T, K).float().transpose(1, 2)
-    return Sample(q_MSK, k_MKT, mask_TT[tokens], inner.scale, H)
+    return Sample(q_MSK, k_MKT, mask_TT[tokens].float(), inner.scale, H)
 
 
 def entropies(inner: ScaledDotProduct, sample: Sample) -> Tensor:

@@ -110,6 +110,8 @@ class VariantResult:
     short_runs: Count = 0
     optimizer_steps: Count
     grid_steps: Count  # of every rung and every seed at full length
+    # Of each thing that can hide divergence, how many steps it changed, in all runs that ended by themselves.
+    interventions: Mapping[str, Count] = field(default_factory=dict)
     open: tuple[Value, ...] = ()  # rungs whose runs crashed too often
     # Why the search ended: the interval is narrow enough; the budget is spent; one more run would hardly
     # narrow the interval; no run was left.

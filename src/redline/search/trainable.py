@@ -90,6 +90,7 @@ def _plain(score: Score) -> Score:
         floor=None if score.floor is None else float(score.floor),
         numbers={str(name): float(number) for name, number in score.numbers.items()},
         steps=None if score.steps is None else int(score.steps),
+        interventions={str(name): int(count) for name, count in score.interventions.items()},
     )
 
 

@@ -48,6 +48,7 @@ class Outcome:
     floor: float | None = None  # the score of a model that ignores its context, where the trainable gives it
     numbers: Mapping[str, float] = field(default_factory=dict)  # further ones, such as perplexity
     spikes: int = 0
+    interventions: Mapping[str, int] = field(default_factory=dict)  # as in `Score`
     page: str | None = field(default=None, compare=False)  # where its curves are
     seconds: float = field(default=0.0, compare=False)  # in which it trained and was scored
     cut: Cut | None = None  # None: it ended by itself
@@ -79,9 +80,11 @@ class Score:
     ``loss``: the final score, in nats or any unit in which smaller is better; None where the run was stopped
     before. ``floor``: the score of a model that ignores its context, in the same unit. ``numbers``: what else
     is to be kept, such as ``perplexity``. ``steps``: optimizer steps taken, where not all were reported.
+    ``interventions``: how many steps each thing changed that can hide divergence, such as by skipping them.
     """
 
     loss: float | None
     floor: float | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
     steps: int | None = None
+    interventions: Mapping[str, int] = field(default_factory=dict)

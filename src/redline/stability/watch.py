@@ -109,6 +109,7 @@ class Watch:
             floor=score.floor,
             numbers=dict(score.numbers),
             spikes=sum(getattr(rule, "spikes", 0) for rule in self.online.values()),
+            interventions=dict(score.interventions),
             page=self.page,
         )
 

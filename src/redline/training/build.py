@@ -15,6 +15,7 @@ from redline.model import OUTSIDE, SITES, Transform, Transformer
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
+from redline.training.gradients import GradientStep, GradientSteps
 from redline.training.losses import Term
 from redline.training.module import LanguageModel
 from redline.training.optimizers import optimizer_from
@@ -42,6 +43,7 @@ _SCHEDULE = Kind(
     positional=1,
     named=("max_steps",),
 )
+_GRADIENT = Kind("a subclass of redline.training.gradients.GradientStep", subclass_of(GradientStep))
 
 
 def build_model(cfg: DictConfig) -> Transformer:
@@ -104,7 +106,8 @@ def build_module(cfg: DictConfig) -> LanguageModel:
         terms=build_terms(cfg),
         optimizer=optimizer_from(cfg.optimizer),
         schedule=build_schedule(cfg),
-        grad_clip=cfg.trainer.grad_clip,
+        gradient=build_gradient(cfg),
+        accumulate=cfg.trainer.accumulate,
     )
 
 
@@ -123,6 +126,17 @@ def build_schedule(cfg: DictConfig) -> Callable[[int], float]:
     return partial(find_part("schedule", cfg.schedule, _SCHEDULE), max_steps=cfg.trainer.max_steps)
 
 
+def build_gradient(cfg: DictConfig) -> GradientSteps:
+    """What is done to gradients before the optimizer's step."""
+    return GradientSteps(
+        {
+            str(name): find_part(f"gradient.{name}", spec, _GRADIENT)()
+            for name, spec in cfg.gradient.items()
+            if spec is not None
+        }
+    )
+
+
 def build_monitor(cfg: DictConfig) -> Monitor:
     return monitor_of(cfg.monitor)
 
@@ -139,9 +153,17 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 
 def precision_of(cfg: DictConfig) -> str:
-    """``fp32`` or ``bf16``: what ``trainer.precision`` asks for, or the faster one for ``auto``."""
+    """What ``trainer.precision`` asks for; for ``auto`` the faster one of fp32 and bf16."""
     device, asked = device_of(cfg), cfg.trainer.precision.value
-    check_precision(asked, device, cfg.trainer.allow_emulated_bf16)
+    check_precision(asked, device, cfg.trainer.allow_emulated)
     if asked != "auto":
         return asked
-    return fastest_precision(build_model(cfg), device, cfg.data.batch_size, cfg.data.sequence_length)
+    return fastest_precision(build_model(cfg), device, micro_batch_size(cfg), cfg.data.sequence_length)
+
+
+def micro_batch_size(cfg: DictConfig) -> int:
+    """Sequences that are computed at once. Raises UserError."""
+    batch_size, parts = cfg.data.batch_size, cfg.trainer.accumulate
+    if batch_size % parts:
+        raise UserError(f"trainer.accumulate={parts}: allowed: a divisor of data.batch_size={batch_size}")
+    return batch_size // parts

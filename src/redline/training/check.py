@@ -20,15 +20,22 @@ from redline.model import SITES, named_parameters
 from redline.monitor import Monitor
 from redline.parts import told
 from redline.stability import build_forecaster, build_rules
-from redline.training.build import build_model, build_module, build_monitor, build_schedule, device_of
+from redline.training.build import (
+    build_model,
+    build_module,
+    build_monitor,
+    build_schedule,
+    device_of,
+    micro_batch_size,
+)
 from redline.training.checkpoints import check_resume
 from redline.training.environment import quieten
 from redline.training.module import LanguageModel
 from redline.training.optimizers import check_patterns
-from redline.training.precision import check_precision
+from redline.training.precision import check_fp8, check_precision
 from redline.training.trackers import check_trackers
 
-_BYTES_PER_PARAMETER = 16  # fp32: the weight, its gradient and Adam's two means
+_PER_PARAMETER = 4  # numbers: the weight, its gradient and Adam's two means
 _MOST_TRAINED = 50_000_000  # parameters of one block, above which the tiny run is left out
 _SCHEDULE_POINTS = 10_000
 _TINY = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
@@ -47,7 +54,8 @@ def check(cfg: DictConfig, directory: Path | None = None) -> None:
 def check_parts(cfg: DictConfig) -> None:
     """Raise UserError for a setting out of bounds, and for what cannot be built of them."""
     check_settings(cfg)
-    check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated_bf16)
+    check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated)
+    micro_batch_size(cfg)
     build_corpus(cfg)
     _check_schedule(cfg)  # before the rules, which take its warm-up
     build_rules(cfg.divergence, object)
@@ -58,6 +66,8 @@ def check_parts(cfg: DictConfig) -> None:
     with torch.device("meta"):
         model = build_module(cfg).model
     check_patterns(cfg.optimizer, named_parameters(model))
+    if cfg.trainer.precision == "fp8":
+        check_fp8(model)
     _check_memory(cfg, sum(its.numel() for its in model.parameters()))
 
 
@@ -79,8 +89,9 @@ def _check_schedule(cfg: DictConfig) -> None:
 
 def _check_memory(cfg: DictConfig, parameters: int) -> None:
     model, data, device = cfg.model, cfg.data, device_of(cfg)
-    logits = 2 * data.batch_size * data.sequence_length * model.vocab_size  # and their gradient
-    needed = _BYTES_PER_PARAMETER * parameters + 4 * (logits + data.sequence_length**2)
+    logits = 2 * micro_batch_size(cfg) * data.sequence_length * model.vocab_size  # and their gradient
+    bytes_each = 2 if cfg.trainer.precision == "bf16-true" else 4
+    needed = bytes_each * _PER_PARAMETER * parameters + 4 * (logits + data.sequence_length**2)
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
     else:
@@ -88,8 +99,9 @@ def _check_memory(cfg: DictConfig, parameters: int) -> None:
     if needed > there:
         raise UserError(
             f"model.width={model.width}, model.num_layers={model.num_layers}, model.vocab_size="
-            f"{model.vocab_size}, data.batch_size={data.batch_size}: training needs at least "
-            f"{needed / 2**30:.3g} GiB; allowed: what fits into {there / 2**30:.3g} GiB, this {device.type}'s"
+            f"{model.vocab_size}, data.batch_size={data.batch_size} in trainer.accumulate="
+            f"{cfg.trainer.accumulate} parts: training needs at least {needed / 2**30:.3g} GiB; "
+            f"allowed: what fits into {there / 2**30:.3g} GiB, this {device.type}'s"
         )
 
 
@@ -98,6 +110,7 @@ def _train_tiny(cfg: DictConfig) -> None:
     cfg = copy.deepcopy(cfg)
     for name, most in _TINY.items():
         cfg.model[name] = min(cfg.model[name], most)
+    cfg.trainer.accumulate = 1
     cfg.data.sequence_length = min(cfg.data.sequence_length, cfg.model.sequence_length)
     with torch.device("meta"):
         if sum(its.numel() for its in build_model(cfg).parameters()) > _MOST_TRAINED:
@@ -146,11 +159,14 @@ def _key_of(error: Exception, module: LanguageModel, monitor: Monitor) -> str:
     """The key of the part whose code was running."""
     sites = {id(its): name for name, its in module.model.named_modules()}
     taps = {id(its): name for name, its in monitor.taps.items()}
+    steps = {id(its): name for name, its in module.gradient.steps.items()}
     found = "model"
     for frame, _ in traceback.walk_tb(error.__traceback__):
         its = frame.f_locals.get("self")
         if id(its) in taps:
             found = f"monitor.taps.{taps[id(its)]}"
+        elif id(its) in steps:
+            found = f"gradient.{steps[id(its)]}"
         elif isinstance(its, Optimizer):
             found = "optimizer"
         elif (name := sites.get(id(its))) is not None:

@@ -52,6 +52,13 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.run = run
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Between two micro-batches a step is half done.
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -89,14 +96,17 @@ class _Hashing:
 
 
 class StepSeed(Callback):
-    """Makes a step's randomness (dropout) depend on (seed, step) alone, as its batch does."""
+    """Makes a batch's randomness (dropout) depend on (seed, step, micro-step) alone, as its tokens do."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        micro_step = batch_idx % trainer.accumulate_grad_batches
         # Not torch.manual_seed: it formats a traceback for every device there might be.
-        seed = self.seed * 1_000_003 + trainer.global_step
+        seed = (micro_step * 1_000_003 + self.seed) * 1_000_003 + trainer.global_step
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":
             torch.cuda.manual_seed(seed)

@@ -68,4 +68,6 @@ def quieten() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning(\.|$)")
+    # A first step that fp16's loss scaler skips: the optimizer has not been called by then.
+    warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\)` before `optimizer\.step")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*|.*isinstance.treespec.*")

@@ -1,4 +1,4 @@
-"""The LightningModule: the loss and its terms, clipping that keeps the norm before it, perplexity."""
+"""The LightningModule: the loss and its terms, what is done to their gradients, perplexity."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +18,7 @@ from redline.errors import UserError
 from redline.model import Transformer, named_parameters
 from redline.model.attention import Attention
 from redline.model.transforms import QKClip
+from redline.training.gradients import GradientSteps
 from redline.training.losses import Prediction, Term, total
 from redline.training.optimizers import MakeOptimizer
 from redline.training.optimizers.joined import switch_mode
@@ -27,9 +28,10 @@ class LanguageModel(L.LightningModule):
     """Trains a transformer on batches of tokens (B, T+1): T inputs, T targets.
 
     After a step ``loss`` (plain cross entropy, nats per token), ``addends`` (by name, the terms of the
-    training loss where there are several) and ``grad_norm`` (global L2 norm before clipping) are scalars on
-    the device, for callbacks to read without a second pass. So is ``clipped_heads``: of so many heads the
-    site `qk_weight` has changed the weights; None where nothing acts there.
+    training loss where there are several), both the means over its micro-batches, and ``grad_norm`` (global
+    L2 norm before anything is done to the gradients) are scalars on the device, for callbacks to read without
+    a second pass. So is ``clipped_heads``: of so many heads the site `qk_weight` has changed the weights; None
+    where nothing acts there.
     """
 
     loss: Tensor
@@ -45,11 +47,13 @@ class LanguageModel(L.LightningModule):
         terms: Mapping[str, Term],
         optimizer: MakeOptimizer,
         schedule: Callable[[int], float],
-        grad_clip: float | None,
+        gradient: GradientSteps,
+        accumulate: int = 1,
     ) -> None:
+        """``accumulate``: micro-batches of an optimizer step, as the trainer has it."""
         super().__init__()
         self.model = model
-        self.weights = list(model.parameters())  # walking the modules costs as much as clipping
+        self.weights = dict(model.named_parameters())  # walking the modules costs as much as clipping
         self.lr = lr
         self.terms = terms
         for term in terms.values():
@@ -57,7 +61,8 @@ class LanguageModel(L.LightningModule):
         self.clips = _clips(model)
         self.make_optimizer = optimizer
         self.schedule = schedule
-        self.max_grad_norm = float("inf") if grad_clip is None else grad_clip
+        self.gradient = gradient
+        self.accumulate = accumulate
         self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
 
     def on_train_start(self) -> None:
@@ -72,15 +77,25 @@ class LanguageModel(L.LightningModule):
         loss = _cross_entropy(logits_BTV, tokens_BS[:, 1:], "mean")
         prediction = Prediction(self.model, logits_BTV, tokens_BS[:, 1:], loss)
         addends = {name: term(prediction) for name, term in self.terms.items()}
-        self.loss = loss.detach()
-        self.addends = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
+        several = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
+        parts, is_first = self.accumulate, batch_idx % self.accumulate == 0
+        self.loss = loss.detach() / parts + (0.0 if is_first else self.loss)
+        self.addends = {
+            name: its / parts + (0.0 if is_first else self.addends[name]) for name, its in several.items()
+        }
         return total(addends)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         # Here and not by the Trainer's flag: that one refuses a fused optimizer under mixed precision.
-        self.grad_norm = nn.utils.clip_grad_norm_(self.weights, self.max_grad_norm)
+        self.grad_norm = self.gradient(self.weights, self.loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["gradient"] = self.gradient.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.gradient.load_state_dict(checkpoint["gradient"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -122,4 +137,5 @@ def _clips(model: Transformer) -> list[tuple[QKClip, nn.Linear]]:
 
 
 def _cross_entropy(logits_BTV: Tensor, targets_BT: Tensor, reduction: str) -> Tensor:
-    return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction=reduction)
+    # In fp32: with weights in bf16 the logits are in bf16, and so would be the loss.
+    return F.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten(), reduction=reduction)

@@ -1,19 +1,29 @@
 """The callback that logs every step and reports it to the trial, which says when to stop."""
 
+import math
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from redline import metrics
 from redline.monitor.late_reader import LateReader
 from redline.search import Trial
 from redline.training.module import LanguageModel
+from redline.training.precision import Fp16Precision, LossScaler
 from redline.training.trackers import Trackers
+
+_SCALER = "fp16_scaler"  # the name of its skips
+_SKIPPED = "skipped"  # by it
 
 
 class Report(Callback):
-    """Reports a step once its numbers are on the host, one step late. Checkpoints hold the trial's state."""
+    """Reports a step once its numbers are on the host, one step late. Checkpoints hold the trial's state.
+
+    A step that the loss scaler of fp16 skips has no gradient norm: its gradients overflowed because of the
+    scale. Where the scale is 1 or less they did so by themselves, and the norm is infinite.
+    """
 
     def __init__(self, trial: Trial, trackers: Trackers) -> None:
         self.trial, self.trackers = trial, trackers
@@ -28,12 +38,18 @@ class Report(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: L.Trainer, module: LanguageModel, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._names = [metrics.TRAIN_LOSS, metrics.GRAD_NORM, *map(metrics.loss_term, module.addends)]
-        scalars = [module.loss, module.grad_norm, *module.addends.values()]
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        scalars = {metrics.TRAIN_LOSS: module.loss, metrics.GRAD_NORM: module.grad_norm}
+        scalars |= {metrics.loss_term(name): addend for name, addend in module.addends.items()}
         if module.clipped_heads is not None:
-            self._names.append(metrics.CLIPPED_HEADS)
-            scalars.append(module.clipped_heads)
-        self._report(trainer, self.reader.push(trainer.global_step - 1, scalars))
+            scalars[metrics.CLIPPED_HEADS] = module.clipped_heads
+        for name, count in interventions(trainer, module).items():
+            scalars[metrics.intervention(name)] = count
+        if (scaler := _scaler(trainer)) is not None:
+            scalars |= {metrics.LOSS_SCALE: scaler.scale_used, _SKIPPED: scaler.skipped}
+        self._names = list(scalars)
+        self._report(trainer, self.reader.push(trainer.global_step - 1, list(scalars.values())))
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._report(trainer, self.reader.flush())
@@ -42,11 +58,16 @@ class Report(Callback):
         if ready is None or self.trial.watch.verdict is not None:
             return
         step, numbers = ready
+        values = dict(zip(self._names, numbers, strict=True))
+        if values.pop(_SKIPPED, 0.0):
+            del values[metrics.GRAD_NORM]
+            if values[metrics.LOSS_SCALE] <= 1:
+                values[metrics.GRAD_NORM] = math.inf
         for logger in trainer.loggers:
-            logger.log_metrics(dict(zip(self._names, numbers, strict=True)), step)
+            logger.log_metrics(values, step)
         if self.trackers.page is not None:
             self.trial.link(self.trackers.page)
-        loss, grad_norm, *_ = numbers
+        loss, grad_norm = values[metrics.TRAIN_LOSS], values.get(metrics.GRAD_NORM)
         trainer.should_stop = self.trial.report(step, loss, grad_norm)
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,3 +78,14 @@ class Report(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.trial.watch.load_state_dict(state_dict)
+
+
+def interventions(trainer: L.Trainer, module: LanguageModel) -> dict[str, Tensor]:
+    """So many steps so far were changed by each thing that can hide divergence, by its name."""
+    scaler = _scaler(trainer)
+    return module.gradient.counts | ({} if scaler is None else {_SCALER: scaler.skips})
+
+
+def _scaler(trainer: L.Trainer) -> LossScaler | None:
+    plugin = trainer.precision_plugin
+    return plugin.scaler if isinstance(plugin, Fp16Precision) else None

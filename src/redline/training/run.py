@@ -24,8 +24,8 @@ from redline.training.checkpoints import (
 )
 from redline.training.early_warning import early_warning
 from redline.training.environment import environment, quieten, resolved
-from redline.training.precision import LIGHTNING_NAMES
-from redline.training.reporting import Report
+from redline.training.precision import precision_plugin, to_fp8
+from redline.training.reporting import Report, interventions
 from redline.training.settings import deciding_settings
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
 
@@ -60,10 +60,11 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
     try:
         _describe(cfg, trackers)
         monitor = build_monitor(cfg)
+        device = device_of(cfg)
         trainer = L.Trainer(
-            accelerator=device_of(cfg).type.replace("cuda", "gpu"),
+            accelerator=device.type.replace("cuda", "gpu"),
             devices=1,
-            precision=LIGHTNING_NAMES[precision],  # type: ignore[arg-type]
+            accumulate_grad_batches=cfg.trainer.accumulate,
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
             logger=trackers.loggers,
@@ -79,10 +80,10 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
                     RunState(trackers.run_key or key, precision, deciding_settings(cfg, corpus.identity)),
                 ),
             ],
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), precision_plugin(precision, device)],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
-            limit_val_batches=cfg.data.val_batches,
-            val_check_interval=cfg.trainer.max_steps + 1,
+            limit_val_batches=cfg.data.val_batches * cfg.trainer.accumulate,
+            val_check_interval=cfg.trainer.max_steps * cfg.trainer.accumulate + 1,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=cfg.trainer.max_steps,
@@ -91,6 +92,8 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             default_root_dir=directory,
         )
         module = build_module(cfg)
+        if precision == "fp8":
+            to_fp8(module.model, device)
         data = TokenData(
             corpus,
             sequence_length=cfg.data.sequence_length,
@@ -98,12 +101,14 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             val_batches=cfg.data.val_batches,
             seed=cfg.seed,
             max_steps=cfg.trainer.max_steps,
+            accumulate=cfg.trainer.accumulate,
         )
         try:
             trainer.fit(module, data, ckpt_path=checkpoint.path if checkpoint else None, weights_only=True)
         except SystemExit:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from None
-        score = Score(None, corpus.unigram_entropy, steps=trainer.global_step)
+        counts = {name: int(count) for name, count in interventions(trainer, module).items()}
+        score = Score(None, corpus.unigram_entropy, steps=trainer.global_step, interventions=counts)
         if trial.watch.final_verdict() is None and not trial.cancelled:
             found = trainer.validate(module, data, verbose=False)[0]
             score = replace(

@@ -85,6 +85,8 @@ def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:
     loss = "" if outcome.val_loss is None else f", validation loss {outcome.val_loss:.4f} nats"
     perplexity = outcome.numbers.get("perplexity")
     more = "" if perplexity is None else f", perplexity {perplexity:.2f}"
+    changed = [f"{name} {count}" for name, count in outcome.interventions.items()]
+    more += f"; steps changed by what can hide divergence: {', '.join(changed)}" if changed else ""
     if outcome.diverged:
         return f"{head} diverged by rule {outcome.reason} at step {outcome.step}{loss}{more}"
     return f"{head} stable over {outcome.optimizer_steps} steps{loss}{more}"

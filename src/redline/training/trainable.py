@@ -83,9 +83,8 @@ class Training(Trainable):
         recipe = {"lr": cfg["lr"]} if "lr" in cfg else {}
         for name in ("optimizer", "schedule", "init"):
             recipe |= _part(name, cfg[name])
-        return recipe | {
-            key: cfg["trainer"][key] for key in ("grad_clip", "max_steps") if key in cfg["trainer"]
-        }
+        recipe["gradient"] = _in_words(cfg["gradient"])
+        return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def run(self, trial: Trial) -> Score:
         from redline.training.run import run
@@ -136,6 +135,16 @@ def _part(name: str, its: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     for pattern, group in its.get("groups", {}).items():
         found |= _part(pattern, group, f"{pattern}.")
     return found
+
+
+def _in_words(steps: Mapping[str, Any]) -> str | None:
+    """What is done to gradients, such as ``clip max_norm=1.0``."""
+    its = {
+        name: [f"{key}={value}" for key, value in step.items() if not key.startswith("_")]
+        for name, step in steps.items()
+        if step is not None
+    }
+    return "; ".join(" ".join([name, *values]) for name, values in its.items()) or None
 
 
 def _drop(settings: dict[Any, Any], path: list[str]) -> None:

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from redline.search.result import VERSION, Interval, Ratio, SearchResult, VariantResult, span, spelled_out
 
-WORDS = ("variant", "rule that broke first", "stopped by")  # the other columns are numbers
+_CHANGED = "steps changed"
+WORDS = ("variant", _CHANGED, "rule that broke first", "stopped by")  # the other columns are numbers
 _NAME = 40  # columns that a variant's name gets at the cost of others
 _UNKNOWN = "–"
 
@@ -45,6 +46,7 @@ def result_headings(result: SearchResult, reference: str) -> list[str]:
         "rung",
         f"max stable {result.label}",
         "stable 90%",
+        *([_CHANGED] if _has_interventions(result) else []),
         *([f"ratio to {reference}", *chances] if reference in result.variants else []),
         "perplexity" if result.in_nats else "final score",
         "rule that broke first",
@@ -104,6 +106,7 @@ def _cells(name: str, its: VariantResult, result: SearchResult, reference: str) 
         _number(its.max_useful_rung, "g"),
         _edge(its.max_stable_lr, its.stable_censored, result.ladder),
         _span(its.max_stable_lr_90),
+        *([_interventions(its)] if _has_interventions(result) else []),
         *(_ratio_cells(name, result, reference) if reference in result.variants else []),
         _number(its.val_perplexity, ".2f") if result.in_nats else _number(its.val_loss, ".4g"),
         its.first_diverged_reason or _UNKNOWN,
@@ -117,6 +120,14 @@ def _edge(edge: float | None, censored: str | None, ladder: Sequence[float]) -> 
     if censored is not None:
         return f"≥ {ladder[-1]:g}" if censored == "above" else f"< {ladder[0]:g}"
     return _number(edge, ".3g")
+
+
+def _has_interventions(result: SearchResult) -> bool:
+    return any(its.interventions for its in result.variants.values())
+
+
+def _interventions(its: VariantResult) -> str:
+    return ", ".join(f"{name} {count}" for name, count in its.interventions.items()) or _UNKNOWN
 
 
 def _ratio_cells(name: str, result: SearchResult, reference: str) -> list[str]:
@@ -168,6 +179,11 @@ def _shared_notes(result: SearchResult) -> Iterator[str]:
         yield (
             "At the useful edge, weight decay takes this share off the weights each step, which limits their "
             f"memory: {', '.join(decay)}."
+        )
+    if _has_interventions(result):
+        yield (
+            f"{_CHANGED.capitalize()}: skipped or clipped by what can hide divergence, in runs that ended "
+            "by themselves. The edges beside it hold with it."
         )
     gains = [f"{name} {its.next_gain - 1:.0%}" for name, its in known if its.next_gain is not None]
     if gains:

@@ -1,7 +1,7 @@
 """What follows from a variant's state: the numbers of its result."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +109,7 @@ def variant_result(
         optimizer_steps=sum(its.optimizer_steps for its in [*outcomes.values(), *short_runs])
         + cancelled_steps,
         grid_steps=len(ladder) * state.question.seeds * length,
+        interventions=_interventions(outcomes.values()),
         open=_open(state),
         stopped=state.stopped,
         next_gain=None if state.next_gain is None else _rounded(state.next_gain, 4),
@@ -207,6 +208,14 @@ def _curve(state: SearchState) -> Curve | None:
     return Curve(
         *(tuple(_rounded(float(y), 4) for y in ys) for ys in (np.exp(x), mean, low, high, lost, broken))
     )
+
+
+def _interventions(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for its in outcomes:
+        for name, count in its.interventions.items():
+            found[name] = found.get(name, 0) + count
+    return found
 
 
 def _open(state: SearchState) -> tuple[float, ...]:
