@@ -160,9 +160,9 @@ class Config:
 
 
 def _share(share: Any, *, _root_: DictConfig) -> int:
-    """``${share:0.05}``: so many steps are that share of the run."""
+    """``${share:0.05}``: so many steps are that share of the run; at least one where it is not zero."""
     check_value("share", share, Share)
-    return round(share * _root_.trainer.max_steps)
+    return max(round(share * _root_.trainer.max_steps), int(share > 0))
 
 
 OmegaConf.register_new_resolver("share", _share, replace=True)

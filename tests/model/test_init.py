@@ -137,7 +137,8 @@ def test_a_matrix_of_a_transforms_own_begins_as_it_says(composed):
     transforms = dict.fromkeys(SITES, ()) | {"attn_branch": [Transform(Gate)]}
     model = Transformer(
         transforms, LayerNorm, partial(gpt2, std=0.5),
-        width=16, num_layers=1, num_heads=2, mlp_ratio=4, vocab_size=32, sequence_length=8, dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0, token_dropout=0.0,
+        width=16, num_layers=1, num_heads=2, mlp_ratio=4, vocab_size=32, sequence_length=8,
+        dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0, token_dropout=0.0,
         positions="rope", rope_base=1e4, attention="auto",
     )  # fmt: skip
     gate = model.blocks[0].attn_branch

@@ -151,7 +151,7 @@ def test_what_is_searched_is_not_of_the_recipe(run_cfg, key):
     [
         (
             ["norm=qk", "+norm_strategy.q.epsilon=1"],
-            r"norm_strategy\.q\.epsilon: unknown.* allowed: span, eps",
+            r"norm_strategy\.q\.epsilon: unknown.* allowed: span",
         ),
         (["optimizer.betas=[2,2]"], r"optimizer\.betas=\[2, 2\]: allowed"),
         (["+monitor.taps.memory.colour=red"], r".*colour"),

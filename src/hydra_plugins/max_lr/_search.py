@@ -125,9 +125,10 @@ def _variants(
             del cfg["hydra"]
         check_settings(cfg)
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        named = [norm] if "norm" in values or not keys else []
         variants.append(
             Variant(
-                name=", ".join([norm, *(f"{name}={without_password(values[name])}" for name in keys)]),
+                name=", ".join([*named, *(f"{name}={without_password(values[name])}" for name in keys)]),
                 trainable=Training(cfg, key, ladder[-1]),
                 rules=rule_specs(plain["divergence"]),
                 first_seed=cfg.seed,

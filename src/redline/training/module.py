@@ -30,8 +30,8 @@ class LanguageModel(L.LightningModule):
     After a step ``loss`` (plain cross entropy, nats per token), ``addends`` (by name, the terms of the
     training loss where there are several), both the means over its micro-batches, and ``grad_norm`` (global
     L2 norm before anything is done to the gradients) are scalars on the device, for callbacks to read without
-    a second pass. So is ``clipped_heads``: of so many heads the site `qk_weight` has changed the weights; None
-    where nothing acts there.
+    a second pass. So is ``clipped_heads``: of so many heads the site `qk_weight` has changed the weights;
+    None where nothing acts there.
     """
 
     loss: Tensor

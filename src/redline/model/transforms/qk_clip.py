@@ -54,7 +54,7 @@ def largest_logits(q_BHTK: Tensor, k_BHTK: Tensor, mask_TT: Tensor, scale: float
     with torch.autocast(q_BHTK.device.type, enabled=False):
         found = [
             torch.baddbmm(
-                mask_TT[start : start + rows, : start + rows],
+                mask_TT[start : start + rows, : start + rows].float(),
                 q_NTK[:, start : start + rows],
                 k_NKT[..., : start + rows],
                 alpha=scale,
