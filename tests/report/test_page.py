@@ -52,6 +52,8 @@ def test_the_table_is_that_of_the_result(written: Written, stores: Stores) -> No
         assert int(cost[name]["optimizer steps"]) == entry["optimizer_steps"]
         assert int(cost[name]["grid"]) == entry["grid_steps"]
         assert float(cost[name]["seconds of training"]) == pytest.approx(2.5 * entry["trials"], abs=0.5)
+        ms_a_step = 2500 * entry["trials"] / entry["optimizer_steps"]
+        assert float(cost[name]["ms a step"]) == pytest.approx(ms_a_step, abs=0.5)
     assert int(cost["all"]["optimizer steps"]) == sum(entry["optimizer_steps"] for entry in entries.values())
 
 

@@ -83,7 +83,8 @@ class Training(Trainable):
         recipe = {"lr": cfg["lr"]} if "lr" in cfg else {}
         for name in ("optimizer", "schedule", "init"):
             recipe |= _part(name, cfg[name])
-        recipe["gradient"] = _in_words(cfg["gradient"])
+        recipe |= {name: _in_words(cfg[name]) for name in ("loss", "gradient")}
+        recipe["norm_layer"] = cfg["norm_layer"]["_target_"].rpartition(".")[2]
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def run(self, trial: Trial) -> Score:
@@ -137,12 +138,12 @@ def _part(name: str, its: Mapping[str, Any], prefix: str = "") -> dict[str, Any]
     return found
 
 
-def _in_words(steps: Mapping[str, Any]) -> str | None:
-    """What is done to gradients, such as ``clip max_norm=1.0``."""
+def _in_words(parts: Mapping[str, Any]) -> str | None:
+    """Named parts and their arguments, such as ``clip max_norm=1.0``."""
     its = {
-        name: [f"{key}={value}" for key, value in step.items() if not key.startswith("_")]
-        for name, step in steps.items()
-        if step is not None
+        name: [f"{key}={value}" for key, value in part.items() if not key.startswith("_")]
+        for name, part in parts.items()
+        if part is not None
     }
     return "; ".join(" ".join([name, *values]) for name, values in its.items()) or None
 

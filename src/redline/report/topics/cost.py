@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from redline.report.blocks import DASH, Section, Table
 from redline.report.search import Run, Search, Variant
 
-_HEADINGS = ("variant", "runs", "optimizer steps", "grid", "of grid", "seconds of training", "seconds passed")
+_HEADINGS = ("variant", "runs", "optimizer steps", "grid", "of grid", "seconds of training", "ms a step", "seconds passed")
 
 
 def sections(search: Search, reference: str) -> Iterator[Section]:
@@ -42,9 +42,12 @@ def _steps_of_run(run: Run) -> int:
 
 
 def _cells(runs: int, steps: int, grid: int, timed: Sequence[Run]) -> list[str]:
-    trained = [run.seconds for run in timed if run.seconds]
+    trained = [(run.seconds, _steps_of_run(run)) for run in timed if run.seconds]
+    seconds, trained_steps = map(sum, zip(*trained, strict=True)) if trained else (0, 0)
     started = [run.started for run in timed if run.started is not None]
     ended = [run.ended for run in timed if run.ended is not None]
     passed = f"{(max(ended) - min(started)).total_seconds():.0f}" if started and ended else DASH
     share = f"{steps / grid:.0%}" if grid else DASH
-    return [str(runs), str(steps), str(grid), share, f"{sum(trained):.0f}" if trained else DASH, passed]
+    of_training = f"{seconds:.0f}" if trained else DASH
+    of_step = f"{1000 * seconds / trained_steps:.0f}" if trained_steps else DASH  # start and validation included
+    return [str(runs), str(steps), str(grid), share, of_training, of_step, passed]
