@@ -37,6 +37,10 @@ GROUPS = {  # what a reader looks for, in this order
     "monitor/taps": "Monitoring",
 }
 LISTS = ("loss", "gradient", "data/steps", "monitor/taps")  # groups of which several are chosen
+SETTINGS = {  # plain values: the file and the keys of its group
+    "model/_base": ("dropout", "attention_dropout", "embedding_dropout", "token_dropout"),
+    "trainer/default": ("precision", "allow_emulated", "accumulate"),
+}
 FACTS = ("source", "package", "test")
 _HEADER = "# @package "
 
@@ -109,6 +113,18 @@ def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
+def settings(file: str, keys: Sequence[str]) -> list[list[str]]:
+    """Key, default and comment of a file's lines."""
+    lines = (ROOT / f"conf/{file}.yaml").read_text(encoding="utf-8").splitlines()
+    found = {line.partition(":")[0]: line.partition(":")[2] for line in lines}
+    split = {key: found[key].partition("#") for key in keys}
+    group = Path(file).parent.name
+    return [
+        [f"`{group}.{key}`", f"`{value.strip()}`", linked(comment.strip())]
+        for key, (value, _, comment) in split.items()
+    ]
+
+
 def page() -> str:
     parts = [HEAD]
     for group, title in GROUPS.items():
@@ -124,6 +140,9 @@ def page() -> str:
             test = its.test and f"[{Path(its.test).name}](../{its.test})"
             parts.append(row([f"`{group}={name}`", its.does, values, linked(its.source), its.package, test]))
         parts.append("")
+    parts += ["## Settings", "", row(("key", "default", "what it does")), row(["---"] * 3)]
+    parts += [row(cells) for file, keys in SETTINGS.items() for cells in settings(file, keys)]
+    parts.append("")
     return "\n".join(parts)
 
 

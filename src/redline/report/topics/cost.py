@@ -5,7 +5,16 @@ from collections.abc import Iterator, Sequence
 from redline.report.blocks import DASH, Section, Table
 from redline.report.search import Run, Search, Variant
 
-_HEADINGS = ("variant", "runs", "optimizer steps", "grid", "of grid", "seconds of training", "ms a step", "seconds passed")
+_HEADINGS = (
+    "variant",
+    "runs",
+    "optimizer steps",
+    "grid",
+    "of grid",
+    "seconds of training",
+    "ms a step",  # start and validation included
+    "seconds passed",
+)
 
 
 def sections(search: Search, reference: str) -> Iterator[Section]:
@@ -49,5 +58,5 @@ def _cells(runs: int, steps: int, grid: int, timed: Sequence[Run]) -> list[str]:
     passed = f"{(max(ended) - min(started)).total_seconds():.0f}" if started and ended else DASH
     share = f"{steps / grid:.0%}" if grid else DASH
     of_training = f"{seconds:.0f}" if trained else DASH
-    of_step = f"{1000 * seconds / trained_steps:.0f}" if trained_steps else DASH  # start and validation included
+    of_step = f"{1000 * seconds / trained_steps:.0f}" if trained_steps else DASH
     return [str(runs), str(steps), str(grid), share, of_training, of_step, passed]
