@@ -22,7 +22,6 @@ def train(cell: Cell, pace: Pace, tracker: str = "mlflow", overrides: Sequence[s
         cfg = compose(
             "train",
             [
-                "norm=baseline",
                 f"model={cell.model}",
                 f"tracker={tracker}",
                 f"trainer.precision={cell.precision.replace('bf16', 'bf16-mixed')}",
