@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from redline.errors import UserError
 
+_TRIES = 10
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
@@ -38,7 +40,16 @@ def why_unwritable(folder: str | Path) -> str | None:
     """In the system's words; None where ``folder`` is there, or can be made, and a file within it."""
     if not str(folder):
         return "no folder is named"
-    path, made = Path(folder).absolute(), list[Path]()
+    for _ in range(_TRIES):
+        error = _try_to_write(Path(folder).absolute())
+        # A folder that is gone again: another process looks in the same way at the same time.
+        if not isinstance(error, FileNotFoundError):
+            break
+    return None if error is None else error.strerror or str(error)
+
+
+def _try_to_write(path: Path) -> OSError | None:
+    made = list[Path]()
     try:
         for part in reversed([its for its in (path, *path.parents) if not its.exists()]):
             part.mkdir(exist_ok=True)
@@ -46,7 +57,7 @@ def why_unwritable(folder: str | Path) -> str | None:
         with tempfile.TemporaryFile(dir=path):
             return None
     except OSError as error:
-        return error.strerror or str(error)
+        return error
     finally:
         for part in reversed(made):
             with suppress(OSError):  # another process has put something into it

@@ -30,9 +30,9 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["norm=qkw"], ["norm=qkw", "allowed: baseline, layer_scale, qk, qk_cap", "did you mean qk"]),
+        (["norm=qkw"], ["norm=qkw", "allowed: attn_none, baseline, deep_norm", "did you mean qk"]),
         (["data=wikipedia"], ["data=wikipedia", "allowed: ", "shakespeare, text"]),
-        (["experiment=big"], ["experiment=big", "allowed: demo, smoke"]),
+        (["experiment=big"], ["experiment=big", "allowed: demo, "]),
         (["lr=-1"], ["lr=-1", "above 0"]),
         (["lr=0"], ["lr=0", "above 0"]),
         (["lr=abc"], ["lr", "abc"]),
@@ -55,7 +55,7 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         (["trainer.precision=fp4"], ["trainer.precision", "fp4", "fp32", "bf16-mixed"]),
         (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu", "allowed: auto, cpu, gpu"]),
         (["trainer.resume=gone.ckpt"], ["trainer.resume=gone.ckpt", "no such file", "allowed"]),
-        (["norm=qk", "+norm_strategy.q.epsilon=1"], ["norm_strategy.q.epsilon: unknown", "span, eps"]),
+        (["norm=qk", "+norm_strategy.q.epsilon=1"], ["norm_strategy.q.epsilon: unknown", "allowed: span"]),
         (["data.batch_size=0"], ["data.batch_size=0", "from 1 to"]),
         (["data.sequence_length=100000"], ["data.", "allowed"]),
         (["data=text"], ["data.path=null", "allowed"]),
@@ -85,7 +85,7 @@ def is_refused(answer: Answer, *said: str, cwd: Path, may_leave: Collection[str]
         ),
         (["lr=0.1", "lr=("], ["lr"]),
         (["norm=qk,qkv"], ["norm", "-m"]),
-        (["norm=null"], ["norm=null", "allowed: baseline"]),
+        (["norm=null"], ["norm=null", "allowed: attn_none, baseline"]),
         (["tracker=null"], ["tracker=null", "allowed: csv, mlflow, none"]),
         (["data.source=null"], ["data.source=null", "allowed: a class"]),
         (["optimizer.betas=0.9"], ["optimizer.betas=0.9", "from 0 to below 1"]),
@@ -126,7 +126,7 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["norm=qk,qkw"], ["norm=qkw", "allowed: baseline"]),
+        (["norm=qk,qkw"], ["norm=qkw", "allowed: attn_none, baseline"]),
         (["norm=glob(zz*)"], ["norm=", "allowed"]),
         (["lr=0,0.1"], ["lr=0", "above 0"]),
         (["lr=-1,0.1"], ["lr=-1", "above 0"]),
@@ -136,7 +136,7 @@ def test_bf16_on_a_device_without_it_is_refused(ask: Ask, tmp_path: Path) -> Non
         (["modle.width=3"], ["modle", "did you mean model?"]),
         (["model.widht=3,4"], ["model.widht", "did you mean width?"]),
         (["model.num_heads=3"], ["model.width=32", "model.num_heads=3", "allowed"]),
-        (["+norm_strategy.q.epsilon=1"], ["norm_strategy.q.epsilon: unknown", "span, eps"]),
+        (["+norm_strategy.q.epsilon=1"], ["norm_strategy.q.epsilon: unknown", "allowed: span"]),
         (["trainer.resume=gone.ckpt"], ["trainer.resume=gone.ckpt", "allowed in a search: null"]),
         (["data=text", "data.path=no/such.txt"], ["data.path=no/such.txt", "no such file"]),
         (["data.batch_size=0"], ["data.batch_size=0", "from 1 to"]),

@@ -30,6 +30,7 @@ MAY_BE_NULL = {
     "divergence.forecaster.output_gain",
     "hydra.sweeper.report_timeout",
     "hydra.sweeper.jobs",
+    "hydra.sweeper.workers",
 }
 HEADER = "# @package "
 

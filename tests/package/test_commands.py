@@ -51,8 +51,8 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     [
         ([], ["redline: no command given", "allowed: train, search, report"]),
         (["serch", "norm=qk"], ["redline serch: unknown command (did you mean search?)", "allowed: train"]),
-        (["train", "norm=qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: baseline"]),
-        (["search", "norm=qk,qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: baseline"]),
+        (["train", "norm=qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: attn_none, baseline"]),
+        (["search", "norm=qk,qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: attn_none, baseline"]),
         (["send", "tracker=csv"], ["tracker=csv: has no outbox", "allowed here: mlflow"]),
         (["send", "modle.width=3"], ["modle", "did you mean model?"]),
         (["report", "--nmae"], ["redline report: unrecognized arguments: --nmae", "--help"]),

@@ -79,7 +79,7 @@ def test_a_range_of_another_key_multiplies_too(loader: Any) -> None:
 
 def test_a_glob_names_every_variant_that_matches(loader: Any) -> None:
     _, choices, _ = parsed(loader, "norm=glob(qk*)")
-    assert sorted(choices) == [["norm=qk"], ["norm=qk_cap"], ["norm=qk_fc"], ["norm=qkv"]]
+    assert sorted(choices) == [["norm=qk"], ["norm=qk_cap"], ["norm=qk_clip"], ["norm=qk_fc"], ["norm=qkv"]]
 
 
 def test_a_variant_named_twice_is_one(loader: Any) -> None:

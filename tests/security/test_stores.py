@@ -1,6 +1,7 @@
 """Stores, folders, servers and ports that cannot be used: one line, soon, and nothing is left."""
 
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,3 +158,21 @@ def test_a_variants_name_is_text_in_a_note() -> None:
     notes = storage.get_study_system_attrs(study._study_id)
     note = next(its for its in notes.values() if "evil" in str(its))
     assert note.startswith(r"**\!\[x\]\(http://evil/y\)\<img src=z\> \# q**, lr 0.1")
+
+
+def test_a_folder_that_another_process_takes_away_again_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, calls = tmp_path / "a/b", []
+
+    def file_in(dir: Path) -> Any:
+        calls.append(dir)
+        if len(calls) == 1:  # what the other one does when it has looked
+            dir.rmdir()
+        return temporary_file(dir=dir)
+
+    temporary_file = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", file_in)
+    check_writable(folder, "KEY")
+    assert len(calls) == 2
+    assert not (tmp_path / "a").exists()

@@ -366,12 +366,12 @@ def test_a_packages_optimizer_says_which_extra_has_it(spec, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["muon", "schedule_free", "spam"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
 def test_a_resumed_run_equals_an_uninterrupted_one(run_cfg, tmp_path, name, precision):
     cfg = run_cfg(
         f"optimizer={name}", "schedule=constant", "lr=0.003",
         "trainer.max_steps=7", "trainer.checkpoint_every=2",
-        f"trainer.precision={precision}", "trainer.allow_emulated_bf16=true",
+        f"trainer.precision={precision}", "trainer.allow_emulated=true",
         *(["optimizer.reset_every=3", "optimizer.reset_warmup=2"] if name == "spam" else []),
     )  # fmt: skip
     whole, losses = train(cfg, tmp_path / "whole")
