@@ -63,6 +63,7 @@ format: setup ## let ruff format and fix what it can
 
 bench: .venv/bench/installed ## step speed beside a lean loop and two peers, logging, taps, attention paths, the search's policy and workers
 	$(PY) bench/train_speed.py
+	$(PY) bench/remedy_speed.py
 	$(PY) bench/logging_cost.py
 	$(PY) bench/monitor_cost.py
 	$(PY) bench/attention_paths.py
