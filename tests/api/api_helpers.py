@@ -89,11 +89,10 @@ class Started:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # the second if it ends while it is read
         return False
-    # A zombie is dead, though nobody has looked.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return state not in "ZX"  # a zombie is dead, though nobody has looked
 
 
 def trials(cwd: Path, study: str) -> list[FrozenTrial]:

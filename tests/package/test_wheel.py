@@ -50,6 +50,7 @@ def test_a_search_its_report_and_the_gate(redline: Redline, shared: Path, tmp_pa
     done = redline(
         *["search", "experiment=smoke", "norm=baseline,qk", "trainer.accelerator=cpu", "lr=0.1,10"],
         *["trainer.max_steps=20", "search.name=small", "hydra.sweeper.report_timeout=null"],
+        "hydra.sweeper.extend=false",
         f"data.cache_dir={shared / 'tokens'}",
     )
     assert done.returncode == 0, done.stdout + done.stderr

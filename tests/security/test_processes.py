@@ -84,6 +84,7 @@ def test_make_passes_an_address_by_the_environment_and_does_not_print_it(
 def test_a_search_whose_reader_goes_away_goes_on_to_its_end(shared: Path, tmp_path: Path) -> None:
     small = ["experiment=smoke", "norm=qk", "trainer.max_steps=3", "trainer.accelerator=cpu", "tracker=none"]
     more = [f"data.cache_dir={shared / 'tokens'}", "hydra.sweeper.report_timeout=null", "lr=0.01,0.1"]
+    more += ["hydra.sweeper.budget=1", "hydra.sweeper.extend=false"]
     command = [sys.executable, ROOT / "src" / "train.py", "-m", *small, *more]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as search:
         assert search.stdout is not None

@@ -133,6 +133,9 @@ def given(shared: Path) -> list[str]:
     ]
 
 
+SHORT = ["lr=0.01,0.1", "hydra.sweeper.budget=1", "hydra.sweeper.extend=false", "hydra.sweeper.workers=1"]
+
+
 def test_a_run_leaves_no_password_and_is_its_owners(given: list[str], tmp_path: Path) -> None:
     os.umask(0o022)
     cwd = tmp_path / "run"
@@ -148,7 +151,7 @@ def test_a_search_leaves_no_password_and_is_its_owners(given: list[str], tmp_pat
     cwd = tmp_path / "search"
     cwd.mkdir(mode=0o700)
     storage = "hydra.sweeper.storage='sqlite:///file:mlruns/optuna.db?uri=true&password=hunter2'"
-    answer = train("-m", *given, storage, "lr=0.01,0.1", "hydra.sweeper.workers=1", cwd=cwd)
+    answer = train("-m", *given, storage, *SHORT, cwd=cwd)
     is_kept_secret(answer, cwd)
     (search,) = cwd.glob("mlruns/searches/*")
     assert (search / "multirun.yaml").is_file()
@@ -175,7 +178,7 @@ def test_on_postgresql_too_and_in_none_of_its_tables(
     query = f"user={USER}&password={ESCAPED}"
     tracking = f"postgresql://127.0.0.1:{postgresql.port}/{databases[1]}?{query}"
     words = [f"hydra.sweeper.storage='{storage}'", f"tracker.mlflow.tracking_uri='{tracking}'"]
-    answer = train("-m", *given, *words, "lr=0.01,0.1", "hydra.sweeper.workers=1", cwd=cwd)
+    answer = train("-m", *given, *words, *SHORT, cwd=cwd)
     is_kept_secret(answer, cwd)
     assert secret not in answer.stdout + answer.stderr
     assert files_with(secret, cwd) == []
