@@ -36,7 +36,7 @@ GROUPS = {  # what a reader looks for, in this order
     "data/tokenizer": "Tokenizers",
     "monitor/taps": "Monitoring",
 }
-LISTS = ("loss", "gradient", "data/steps", "monitor/taps")  # groups of which several are chosen
+LISTS = ("loss", "gradient", "data/steps", "monitor/taps")  # groups that take several files
 SETTINGS = {  # plain values: the file and the keys of its group
     "model/_base": ("dropout", "attention_dropout", "embedding_dropout", "token_dropout"),
     "trainer/default": ("precision", "allow_emulated", "accumulate"),

@@ -30,7 +30,7 @@ GROUPS = (
     "divergence",
     "tracker",
 )
-LISTS = ("monitor/taps", "loss", "gradient", "data/steps")  # groups of which several are chosen
+LISTS = ("monitor/taps", "loss", "gradient", "data/steps")  # groups that take several files
 CHOICES = [
     pytest.param(group, f"[{path.stem}]" if group in LISTS else path.stem, id=f"{group}-{path.stem}")
     for group in (*GROUPS, "data/tokenizer", *LISTS, "experiment", "remedy")

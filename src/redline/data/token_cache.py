@@ -38,7 +38,7 @@ from redline.files import atomic_write, check_writable
 
 FORMAT = 2  # raise it whenever the same corpus and settings give other bytes
 _FILES = ("tokenizer.json", STATISTICS, "tokens.bin")
-_PACKAGES = ("ftfy", "datasketch")  # of which the steps' results depend on the version
+_PACKAGES = ("ftfy", "datasketch")  # another version may give other results
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _build(
 
 
 def _split(documents: Documents, left: Count, split: str, val_fraction: float) -> tuple[Documents, Documents]:
-    """The training part and the validation part of ``documents``, of which there are ``left``."""
+    """The training part and the validation part of ``documents``. ``left``: the size of both together."""
     train_characters = left.characters - round(left.characters * val_fraction)
     train, val = partial(_head, documents, train_characters), partial(_tail, documents, train_characters)
     if split == "document":

@@ -17,7 +17,6 @@ from redline import metrics
 from redline.errors import UserError
 from redline.model import Transformer, named_parameters
 from redline.model.attention import Attention
-from redline.model.transforms import QKClip
 from redline.training.gradients import GradientSteps
 from redline.training.losses import Prediction, Term, total
 from redline.training.optimizers import MakeOptimizer
@@ -102,7 +101,7 @@ class LanguageModel(L.LightningModule):
         if self.clips:
             self.clipped_heads = torch.stack([self._clip(*its) for its in self.clips]).sum()
 
-    def _clip(self, clip: QKClip, qkv: nn.Linear) -> Tensor:
+    def _clip(self, clip: Any, qkv: nn.Linear) -> Tensor:
         # A step that was skipped has left the weight as it was: for want of gradients, or, by a loss scaler,
         # because they overflowed.
         updated = self.grad_norm.isfinite() & (qkv.weight.grad is not None)
@@ -124,15 +123,18 @@ class LanguageModel(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _clips(model: Transformer) -> list[tuple[QKClip, nn.Linear]]:
-    """Of every layer that has one: what clips, and the linear whose weight it is for. Raises UserError."""
+def _clips(model: Transformer) -> list[tuple[Any, nn.Linear]]:
+    """For each layer where the site `qk_weight` acts after a step: its module, and the linear whose weight it
+    changes. Raises UserError.
+    """
     attentions = [its for its in model.modules() if isinstance(its, Attention)]
-    clips = [(its.qk_weight, its.qkv) for its in attentions if isinstance(its.qk_weight, QKClip)]
-    if any(parametrize.is_parametrized(qkv) for _, qkv in clips):
-        raise UserError(
-            "norm_strategy.qk_weight: QKClip cannot act on a weight that norm_strategy.linear makes anew; "
-            "allowed: null at one of the two"
-        )
+    clips = [(its.qk_weight, its.qkv) for its in attentions if hasattr(its.qk_weight, "after_step")]
+    for clip, qkv in clips:
+        if parametrize.is_parametrized(qkv):
+            raise UserError(
+                f"norm_strategy.qk_weight: {type(clip).__name__} cannot act on a weight that "
+                "norm_strategy.linear makes anew; allowed: null at one of the two"
+            )
     return clips
 
 

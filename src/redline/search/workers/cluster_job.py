@@ -46,7 +46,7 @@ def run_command(words: Sequence[str], folder: str, hidden: Collection[str], cfg:
 
 
 class _Signals:
-    """Notes the signals to end, of which clusters and terminals send several; the command hears of one."""
+    """Notes the signals to end. Clusters and terminals send several; the command hears of one."""
 
     def __init__(self) -> None:
         self.heard: int | None = None
