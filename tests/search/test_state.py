@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 import pytest
-from search_helpers import BEST, FLOOR, MadeUp, cut_outcome, outcome, question, searched
+from search_helpers import BEST, FLOOR, STEPS, MadeUp, cut_outcome, outcome, question, searched
 
 from redline.search.policy.curve import COLUMNS, rise_and_fall
 from redline.search.policy.edges import interval
@@ -132,6 +132,32 @@ def test_the_ladder_grows_where_the_edge_lies_outside(useful: float) -> None:
     tried = {state.question.values[point.rung] for point in state.outcomes}
     assert (min(tried) < useful) if useful < 1 else (max(tried) > useful)
     assert holds(state, useful)
+
+
+class Recorded(MadeUp):
+    """`tiny` without QK norm, as it was measured at these LRs, with noise; it learns less below them."""
+
+    lrs = (0.003, 0.006, 0.013, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.5)
+    losses = (4.4, 4.26, 4.35, 4.56, 4.58, 4.64, 4.85, 5.0, 5.3, 5.5)
+
+    def run(self, value: float, seed: int) -> Outcome:
+        if value >= self.breaks:
+            return super().run(value, seed)
+        chance = random.Random(f"{value} {self.width}")
+        lr = value * math.exp(chance.gauss(0, 0.1))
+        loss = float(np.interp(math.log(lr), np.log(self.lrs), self.losses)) + chance.gauss(0, 0.05)
+        return outcome(value, seed, val_loss=loss, steps=STEPS)
+
+
+def test_the_edge_does_not_depend_on_where_the_ladder_begins() -> None:
+    """The best loss is looked for below the ladder, also where its second rung is better by chance."""
+    ladder = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0)
+    for number in range(6):
+        noisy = Recorded(useful=0.055, breaks=1.5, width=number)
+        state = searched(noisy, question(ladder, extend=True, criterion="both"))
+        assert state.best is not None
+        assert state.best < 4.45
+        assert holds(state, 0.055)
 
 
 def test_the_ladder_does_not_grow_past_its_limits() -> None:

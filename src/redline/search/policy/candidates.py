@@ -16,6 +16,8 @@ from redline.stability import Outcome
 
 _MOST_RUNGS = 14  # that are looked at for the next run
 _DIVERGED_COST = 0.4  # of a full run, until one has diverged
+_FAR = 2.0  # times as large: how far below the best run so far a smaller value is tried
+_FLAT = 0.1  # of the lost share that an edge is defined by: what less is lost moves it by little
 
 
 def open_rungs(
@@ -23,17 +25,36 @@ def open_rungs(
 ) -> list[int]:
     """The ladder's rungs, and those that it grows by.
 
-    It grows down while its lowest rung has the best loss or none has learned anything, and up while its
-    highest one is neither lost nor diverged.
+    It grows down while none has learned anything or the best loss may lie below, and up while its highest one
+    is neither lost nor diverged.
     """
+    values = question.values
     tried = {point.rung for point in outcomes}
     low, high = min({0, *tried}), max({len(question.ladder) - 1, *tried})
-    best_rung = next(iter(mean_losses(outcomes)), None)
-    while low - 1 in question.values and low in tried and (best is None or best_rung == low):
+    wanted = values[low]
+    if low in tried and best is None:
+        wanted /= _FAR
+    elif best is not None:
+        wanted = _should_be_tried(question, outcomes, floor)
+    while low - 1 in values and values[low] > wanted:
         low -= 1
-    while high + 1 in question.values and high in tried and _good(high, question, outcomes, floor, best):
+    while high + 1 in values and high in tried and _good(high, question, outcomes, floor, best):
         high += 1
-    return [rung for rung in question.values if low <= rung <= high]
+    return [rung for rung in values if low <= rung <= high]
+
+
+def _should_be_tried(question: Question, outcomes: Mapping[Point, Outcome], floor: float | None) -> float:
+    """A value that is as small as the smallest run must be: far below that of the best loss.
+
+    The lost share counts from the best loss. Near the best run so far a worse one may be worse by chance. Where
+    the loss has stopped falling, no smaller value is needed.
+    """
+    means, values = mean_losses(outcomes), question.values
+    best, lowest = next(iter(means)), min(means)
+    far = min((rung for rung in means if values[rung] >= _FAR * values[lowest]), default=None)
+    if far is not None and share_of(means[far], floor, means[best]) < _FLAT * question.lost_share:
+        return values[lowest]
+    return values[best] / _FAR
 
 
 def _good(
@@ -84,20 +105,15 @@ def must_be_tried(
     best: float | None,
     asked: Sequence[Point],
 ) -> Point | None:
-    """A run at a smaller value, where the only useful one that was tried is the smallest.
-
-    The lost share counts from the best loss, which may lie lower still.
-    """
-    means, lowest = mean_losses(outcomes), min((point.rung for point in outcomes), default=0)
-    if best is None or next(iter(means)) != lowest:
+    """A run at a smaller value than all that were tried, where the best loss may lie there."""
+    if best is None:
         return None
-    useful = [rung for rung, loss in means.items() if share_of(loss, floor, best) < question.lost_share]
+    lowest, limit = min(point.rung for point in outcomes), _should_be_tried(question, outcomes, floor)
     lower = [point for point in asked if point.rung < lowest]
-    if not lower or useful != [lowest]:
+    if not lower or question.values[lowest] <= limit:
         return None
-    # A close neighbour tells the same.
-    far = [point for point in lower if 2 * question.values[point.rung] <= question.values[lowest]]
-    return far[-1] if far else lower[0]
+    small = [point for point in lower if question.values[point.rung] <= limit]
+    return small[-1] if small else lower[0]
 
 
 def is_open(
