@@ -46,7 +46,7 @@ def open_rungs(
 def _should_be_tried(question: Question, outcomes: Mapping[Point, Outcome], floor: float | None) -> float:
     """A value that is as small as the smallest run must be: far below that of the best loss.
 
-    The lost share counts from the best loss. Near the best run so far a worse one may be worse by chance. Where
+    The lost share counts from the best loss. A run close below the best so far may be worse by chance. Where
     the loss has stopped falling, no smaller value is needed.
     """
     means, values = mean_losses(outcomes), question.values
