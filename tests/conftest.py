@@ -5,6 +5,8 @@ import functools
 import importlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from command_helpers import Answer, Finished, train
+from command_helpers import Answer, Ask, Finished, train
 from postgresql_server import PostgreSQL, installed
 from redline.config import register
 
@@ -75,6 +77,31 @@ def finished(shared: Path, smoke: list[str]) -> Finished:
             done = train(*smoke, "hydra.sweeper.report_timeout=1200", cwd=cwd)
             answer.write_text(json.dumps(vars(done)))
     return Finished(cwd, Answer(**json.loads(answer.read_text())))
+
+
+@pytest.fixture(scope="session")
+def ask() -> Iterator[Ask]:
+    """``ask(*arguments, cwd=…)``: as `train`, in a fork of a process that has torch imported."""
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("warm_server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def one(*arguments: str, cwd: Path, before: str = "") -> Answer:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps({"arguments": arguments, "cwd": str(cwd), "before": before}) + "\n")
+        server.stdin.flush()
+        return Answer(**json.loads(server.stdout.readline()))
+
+    yield one
+    server.stdin.close()
+    server.wait(300)
+    server.stdout.close()
 
 
 @pytest.fixture

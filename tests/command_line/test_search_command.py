@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 
 import optuna
-import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from command_helpers import Finished, Started, completed, result, studies, train, trials
+from command_helpers import Ask, Finished, Started, completed, result, studies, train, trials
 
 KEYS = {
     "max_useful_lr",
@@ -147,19 +146,23 @@ def test_its_report_is_written_and_kept_in_a_summary_run(finished: Finished) -> 
     assert {"report.html", "result.json", "loss_against_lr.png", "norm_curves_00_baseline.png"} <= kept
 
 
-def test_another_question_under_a_used_name_is_refused(finished: Finished, smoke: list[str]) -> None:
+def test_another_question_under_a_used_name_is_refused(
+    ask: Ask, finished: Finished, smoke: list[str]
+) -> None:
     name = finished.answer.name
-    refused = train(*smoke, f"search.name={name}", "lr=0.1,0.3", cwd=finished.cwd)
+    refused = ask(*smoke, f"search.name={name}", "lr=0.1,0.3", cwd=finished.cwd)
     assert refused.status == 2
     assert refused.stderr.startswith(f"error: search.name={name}: was begun with other ")
     assert refused.stderr.count("\n") == 1
     assert "another name" in refused.stderr
 
 
-def test_a_finished_search_named_again_answers_at_once(finished: Finished, smoke: list[str]) -> None:
+def test_a_finished_search_named_again_answers_at_once(
+    ask: Ask, finished: Finished, smoke: list[str]
+) -> None:
     name = finished.answer.name
     before = result(finished.cwd, name)
-    again = train(*smoke, f"search.name={name}", cwd=finished.cwd)
+    again = ask(*smoke, f"search.name={name}", cwd=finished.cwd)
     assert (again.status, again.name) == (0, name)
     assert result(finished.cwd, name) == before
     assert len(trials(finished.cwd, name, "COMPLETE")) == sum(
@@ -222,9 +225,9 @@ def test_the_same_command_after_the_end_begins_a_new_search(finished: Finished, 
     assert trials(finished.cwd, stopped.name, "RUNNING") == []
 
 
-def test_hydras_own_grid_still_works(smoke: list[str], tmp_path: Path) -> None:
+def test_hydras_own_grid_still_works(ask: Ask, smoke: list[str], tmp_path: Path) -> None:
     settings = [word for word in smoke if not word.startswith(("norm=", "hydra.sweeper"))]
-    done = train(
+    done = ask(
         *settings, "hydra/sweeper=basic", "norm=qk", "lr=0.01,0.02", "trainer.max_steps=3", cwd=tmp_path
     )
     assert done.status == 0, done.stderr
@@ -233,13 +236,13 @@ def test_hydras_own_grid_still_works(smoke: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns" / "optuna.db").exists()
 
 
-def test_each_variants_tracker_is_served(smoke: list[str], tmp_path: Path) -> None:
+def test_each_variants_tracker_is_served(ask: Ask, smoke: list[str], tmp_path: Path) -> None:
     """Two variants that differ in where their curves go."""
     settings = [word for word in smoke if not word.startswith(("norm=", "hydra.sweeper.workers"))]
     settings += ["hydra.sweeper.workers=1"]  # with two, a spare run may be cancelled
     uris = [f"sqlite:///{tmp_path / name}.db" for name in ("a", "b")]
     settings += ["norm=qk", "lr=0.01,0.02", "trainer.max_steps=3", "search.name=both"]
-    done = train(*settings, f"tracker.mlflow.tracking_uri={','.join(uris)}", cwd=tmp_path)
+    done = ask(*settings, f"tracker.mlflow.tracking_uri={','.join(uris)}", cwd=tmp_path)
     assert (done.status, done.stderr) == (0, "")
     for uri in uris:
         client = MlflowClient(uri)
@@ -254,18 +257,18 @@ def test_each_variants_tracker_is_served(smoke: list[str], tmp_path: Path) -> No
 
 
 def test_a_mistake_that_only_a_trial_meets_ends_the_search_at_once(
-    smoke: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, smoke: list[str], tmp_path: Path
 ) -> None:
     """Here a tracker of one's own, which the trial makes first, refuses what it is told."""
     (tmp_path / "picky.py").write_text(PICKY)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     (tmp_path / "conf/tracker").mkdir(parents=True)
     (tmp_path / "conf/tracker/picky.yaml").write_text(
         "# @package tracker.picky\n# Refuses.\n_target_: picky.Picky\n"
     )
     settings = [word for word in smoke if not word.startswith(("norm=", "tracker."))]
     settings += ["tracker=picky", "norm=qk", "lr=0.01,0.02", "hydra.sweeper.workers=1"]
-    done = train("--config-dir", str(tmp_path / "conf"), *settings, cwd=tmp_path)
+    here = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    done = ask("--config-dir", str(tmp_path / "conf"), *settings, cwd=tmp_path, before=here)
     assert done.status == 2
     assert done.stderr == "error: tracker.picky: not today; allowed: tomorrow\n"
     tries = list((tmp_path / "tries").iterdir())

@@ -1,6 +1,5 @@
 """Passwords: hidden in every form, and nowhere after a run and a search that were given them in each."""
 
-import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -9,7 +8,7 @@ import psycopg
 import pytest
 import yaml
 
-from command_helpers import Answer, train
+from command_helpers import Answer, Ask
 from postgresql_server import ESCAPED, PASSWORD, USER, PostgreSQL
 from redline.errors import UserError
 from redline.secrets import without_password, without_passwords
@@ -133,25 +132,25 @@ def given(shared: Path) -> list[str]:
     ]
 
 
+OPEN = "import os; os.umask(0o022)"
 SHORT = ["lr=0.01,0.1", "hydra.sweeper.budget=1", "hydra.sweeper.extend=false", "hydra.sweeper.workers=1"]
 
 
-def test_a_run_leaves_no_password_and_is_its_owners(given: list[str], tmp_path: Path) -> None:
-    os.umask(0o022)
+def test_a_run_leaves_no_password_and_is_its_owners(ask: Ask, given: list[str], tmp_path: Path) -> None:
     cwd = tmp_path / "run"
     cwd.mkdir(mode=0o700)
-    is_kept_secret(train(*given, cwd=cwd), cwd)
+    is_kept_secret(ask(*given, cwd=cwd, before=OPEN), cwd)
     (settings,) = cwd.glob("mlruns/runs/*/.hydra")
     assert {path.name for path in settings.iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert yaml.safe_load((settings / "config.yaml").read_text())["trainer"]["max_steps"] == 3
     assert "norm=qk" in yaml.safe_load((settings / "overrides.yaml").read_text())
 
 
-def test_a_search_leaves_no_password_and_is_its_owners(given: list[str], tmp_path: Path) -> None:
+def test_a_search_leaves_no_password_and_is_its_owners(ask: Ask, given: list[str], tmp_path: Path) -> None:
     cwd = tmp_path / "search"
     cwd.mkdir(mode=0o700)
     storage = "hydra.sweeper.storage='sqlite:///file:mlruns/optuna.db?uri=true&password=hunter2'"
-    answer = train("-m", *given, storage, *SHORT, cwd=cwd)
+    answer = ask("-m", *given, storage, *SHORT, cwd=cwd, before=OPEN)
     is_kept_secret(answer, cwd)
     (search,) = cwd.glob("mlruns/searches/*")
     assert (search / "multirun.yaml").is_file()
@@ -159,15 +158,15 @@ def test_a_search_leaves_no_password_and_is_its_owners(given: list[str], tmp_pat
     assert list(cwd.glob("mlruns/artifacts/**/config.yaml")), "MLflow has it all"
 
 
-def test_a_plain_grid_leaves_no_password(given: list[str], tmp_path: Path) -> None:
+def test_a_plain_grid_leaves_no_password(ask: Ask, given: list[str], tmp_path: Path) -> None:
     cwd = tmp_path / "grid"
     cwd.mkdir(mode=0o700)
-    is_kept_secret(train("-m", *given, "hydra/sweeper=basic", "lr=0.01", cwd=cwd), cwd)
+    is_kept_secret(ask("-m", *given, "hydra/sweeper=basic", "lr=0.01", cwd=cwd, before=OPEN), cwd)
     assert list(cwd.glob("mlruns/searches/*/multirun.yaml"))
 
 
 def test_on_postgresql_too_and_in_none_of_its_tables(
-    given: list[str], tmp_path: Path, postgresql: PostgreSQL
+    ask: Ask, given: list[str], tmp_path: Path, postgresql: PostgreSQL
 ) -> None:
     """By the password that the server asks for, in the two forms that a URL has for it."""
     cwd = tmp_path / "search"
@@ -178,7 +177,7 @@ def test_on_postgresql_too_and_in_none_of_its_tables(
     query = f"user={USER}&password={ESCAPED}"
     tracking = f"postgresql://127.0.0.1:{postgresql.port}/{databases[1]}?{query}"
     words = [f"hydra.sweeper.storage='{storage}'", f"tracker.mlflow.tracking_uri='{tracking}'"]
-    answer = train("-m", *given, *words, *SHORT, cwd=cwd)
+    answer = ask("-m", *given, *words, *SHORT, cwd=cwd)
     is_kept_secret(answer, cwd)
     assert secret not in answer.stdout + answer.stderr
     assert files_with(secret, cwd) == []

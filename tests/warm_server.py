@@ -2,24 +2,34 @@
 
 Reads requests as JSON lines, {"arguments", "cwd", "before"}, and runs each in a fork as `python src/train.py`
 would be; answers with {"status", "stdout", "stderr"}. ``before`` is Python that the fork executes first.
+A search's own processes are forks too, of the one that searches: no server that forks them is started.
 """
 
 import gc
 import json
+import multiprocessing as mp
 import os
 import runpy
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
+from multiprocessing.context import ForkContext
 from pathlib import Path
 
-TRAIN = Path(__file__).parents[2] / "src" / "train.py"
+TRAIN = Path(__file__).parents[1] / "src" / "train.py"
 sys.path[0] = str(TRAIN.parent)
 
 from hydra.core.plugins import Plugins  # noqa: E402
 
 import hydra_plugins.max_lr._search  # noqa: E402, F401
 import redline.training.single  # noqa: E402, F401
+from redline.search.workers import pool  # noqa: E402
+
+
+class Forks(ForkContext):
+    def set_forkserver_preload(self, module_names: Sequence[str]) -> None:
+        """All is imported."""
 
 
 def run(arguments: list[str], cwd: str, before: str) -> int:
@@ -39,6 +49,8 @@ def run(arguments: list[str], cwd: str, before: str) -> int:
 
 def main() -> None:
     Plugins.instance()  # Hydra looks for its plugins, once
+    mp.get_context = lambda method=None: Forks()  # type: ignore[assignment]
+    pool._start_server = lambda: None  # type: ignore[assignment]
     gc.freeze()  # or every fork would copy all of torch to collect it
     for line in sys.stdin:
         request = json.loads(line)
