@@ -11,7 +11,8 @@ from typing import Annotated
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from redline.model.roles import Linear, Named
+from redline.model.roles import Named
+from redline.model.site_map import Linear
 
 Init = Callable[[Named, int], None]
 Std = Annotated[float, Gt(0), Le(100)]

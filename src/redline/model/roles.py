@@ -1,31 +1,14 @@
 """What each parameter of a transformer is: its name, its role and its place."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum, auto
 from typing import Final, Literal, get_args
 
 from torch import nn
 
+from redline.model.site_map import LINEARS, Linear, MappedModel
+
 Role = Literal["embedding", "head", "hidden", "vector"]
 ROLES: Final = get_args(Role)
-
-
-class Linear(StrEnum):
-    """The linears of a block, by the names that configurations and metrics give them."""
-
-    qkv = auto()
-    proj = auto()
-    fc1 = auto()
-    fc2 = auto()
-
-
-LINEARS: Final[Mapping[str, str]] = {
-    Linear.qkv: "attention.qkv",
-    Linear.proj: "attention.proj",
-    Linear.fc1: "mlp.fc1",
-    Linear.fc2: "mlp.fc2",
-}
 
 
 @dataclass(frozen=True)
@@ -44,21 +27,23 @@ class Named:
     layer: int | None = None
 
 
-def named_parameters(model: nn.Module) -> list[Named]:
-    """The parameters of a `Transformer`, in its order."""
+def named_parameters(model: MappedModel) -> list[Named]:
+    """Its parameters, in its order. One that is embedding and head at once counts as the embedding's."""
     embeddings = {
         id(weight)
         for module in model.modules()
         if isinstance(module, nn.Embedding)
         for weight in module.parameters()
     }
-    head = {id(weight) for weight in model.get_submodule("head").parameters()}
+    sites = model.site_map
+    head = set() if sites.head is None else {id(weight) for weight in sites.head.parameters()}
     layers: dict[int, int] = {}
     linears: dict[int, Linear] = {}
-    for layer, block in enumerate(model.get_submodule("blocks").children()):
-        layers |= {id(weight): layer for weight in block.parameters()}
-        for linear in Linear:
-            linears |= {id(weight): linear for weight in block.get_submodule(LINEARS[linear]).parameters()}
+    for number, layer in enumerate(sites.layers):
+        layers |= {id(weight): number for weight in layer.block.parameters()}
+        for name in LINEARS:
+            found = layer.outputs[name].linears if name in layer.outputs else ()
+            linears |= {id(weight): name for linear in found for weight in linear.parameters()}
 
     def named(name: str, weight: nn.Parameter) -> Named:
         name, key = name.replace(".parametrizations.weight.original", ".weight"), id(weight)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from redline.model.init import Init
 from redline.model.norm_strategy import SITES, NormStrategy, Transform
 from redline.model.positions import POSITIONS
 from redline.model.roles import named_parameters
+from redline.model.site_map import Layer, Linear, MappedModel, Output, SiteMap
 
 
 class Mlp(nn.Module):
@@ -48,12 +50,25 @@ class Block(nn.Module):
         mlp_BTD = self.mlp_branch(self.dropout(self.mlp(self.mlp_in(x_BTD))))
         return self.mlp_residual(self.mlp_sum(x_BTD, mlp_BTD))
 
+    @property
+    def layer(self) -> Layer:
+        attention, mlp = self.attention, self.mlp
+        linears = (attention.qkv, attention.proj, mlp.fc1, mlp.fc2)
+        outputs = {str(name): Output((its,)) for name, its in zip(Linear, linears, strict=True)}
+        for number, name in enumerate(("q", "k", "v")):
+            outputs[name] = Output((attention.qkv,), partial(_third, number))
+        return Layer(self, outputs, attention.inner)
+
+
+def _third(number: int, x_BTC: Tensor) -> Tensor:
+    return x_BTC.chunk(3, -1)[number]
+
 
 def _dropout(share: float) -> nn.Module:
     return nn.Dropout(share) if share else nn.Identity()
 
 
-class Transformer(nn.Module):
+class Transformer(MappedModel):
     """Token ids (B,T) to logits (B,T,V).
 
     ``transforms`` maps every site to the transforms there, ``norm_layer`` makes the norm that a strategy may
@@ -128,6 +143,10 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, self.mask_TT)
         return self.logits(self.head(self.final(x_BTD)))
+
+    @property
+    def site_map(self) -> SiteMap:
+        return SiteMap([its.layer for its in self.blocks if isinstance(its, Block)], self.head)
 
     def _init_weights(self, init: Init) -> None:
         """Those of transforms are drawn last, so that a seed gives every variant the same for the rest."""

@@ -2,7 +2,7 @@ from torch import Tensor
 
 from redline.bounds import Count
 from redline.metrics import of_layer
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.monitor.histogram import Octaves, Power
 from redline.monitor.sites import Activations, Place, on_activations
 from redline.monitor.tap import Step, Tap
@@ -16,7 +16,7 @@ class ActivationHistogram(Tap):
         self.sites = list(sites)
         self.octaves = Octaves(low, high, values)
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         on_activations(self, model, self.sites, self._see)
 
     def _see(self, place: Place, x_BTC: Tensor) -> None:

@@ -1,7 +1,7 @@
 """How sharply heads attend: an entropy of zero is a head that looks at one token only."""
 
 from redline.bounds import Count
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import Sample, check_sample, entropies, on_logits
 from redline.monitor.tap import Tap
@@ -17,7 +17,7 @@ class AttentionEntropy(Tap):
         check_sample(queries, sequences)
         self.queries, self.sequences = queries, sequences
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         on_logits(self, model, self.queries, self.sequences, self._see)
 
     def _see(self, layer: int, inner: ScaledDotProduct, sample: Sample) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from redline.bounds import Count
 from redline.metrics import MAX_LOGIT
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import Sample, check_sample, on_logits
 from redline.monitor.tap import Step, Tap
@@ -22,7 +22,7 @@ class MaxLogit(Tap):
         self.queries, self.sequences, self.per_head = queries, sequences, per_head
         self.seen: dict[int, Tensor] = {}  # (N,H) each
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         on_logits(self, model, self.queries, self.sequences, self._see)
 
     def _see(self, layer: int, inner: ScaledDotProduct, sample: Sample) -> None:

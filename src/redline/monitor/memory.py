@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.monitor.tap import Step, Tap
 
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes
@@ -14,7 +14,7 @@ class Memory(Tap):
     else what the process took.
     """
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         self.device = next(model.parameters()).device
 
     def after_update(self, step: Step) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from redline.metrics import NORM, RMS, of_layer
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.monitor.sites import Activations, Place, Statistics, on_activations
 from redline.monitor.tap import Step, Tap
 
@@ -26,7 +26,7 @@ class OutputNorm(Tap):
         self.norms: dict[Place, Tensor] = {}  # (B,T) each
         self.channels: dict[Place, int] = {}
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         on_activations(self, model, self.sites, self._see)
 
     def _see(self, place: Place, x_BTC: Tensor) -> None:

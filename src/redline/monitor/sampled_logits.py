@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from redline.model import Transformer
+from redline.errors import UserError
+from redline.model import MappedModel
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.tap import Tap
 
@@ -45,7 +46,7 @@ def check_sample(queries: int, sequences: int) -> None:
         raise ValueError(f"sequences={sequences}: allowed: from 1 to queries={queries}")
 
 
-def on_logits(tap: Tap, model: Transformer, queries: int, sequences: int, see: See) -> None:
+def on_logits(tap: Tap, model: MappedModel, queries: int, sequences: int, see: See) -> None:
     """While the tap is active, call ``see`` for every layer with a sample of at most ``queries`` queries.
 
     They are those of the batch's first ``sequences`` sequences, spread evenly over their tokens, the last
@@ -55,12 +56,15 @@ def on_logits(tap: Tap, model: Transformer, queries: int, sequences: int, see: S
         _hook(tap, inner, layer, queries, sequences, see)
 
 
-def attentions(model: Transformer) -> Iterator[ScaledDotProduct]:
-    """Of every layer the module that attends."""
-    for block in model.blocks:
-        inner = block.get_submodule("attention.inner")
-        assert isinstance(inner, ScaledDotProduct)
-        yield inner
+def attentions(model: MappedModel) -> Iterator[ScaledDotProduct]:
+    """Of every layer the module that attends. Raises UserError where the model shows none."""
+    for layer in model.site_map.layers:
+        if layer.attention is None:
+            raise UserError(
+                "sites: this model shows no attention; allowed: no tap and no loss of its logits, such as "
+                "max_logit and attention_entropy"
+            )
+        yield layer.attention
 
 
 def _hook(tap: Tap, inner: ScaledDotProduct, layer: int, queries: int, sequences: int, see: See) -> None:

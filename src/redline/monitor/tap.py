@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-from redline.model import Transformer
+from redline.model import MappedModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Tap:
         self.values: dict[str, Tensor | float] = {}
         self.arrays: dict[str, Tensor | np.ndarray] = {}
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         """Add hooks to the model, which is on its device and has not computed anything yet."""
 
     def before_update(self, step: Step) -> None:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from redline.metrics import of_layer
-from redline.model import Transformer
-from redline.monitor.sites import Linears, linears
+from redline.model import MappedModel
+from redline.monitor.sites import Linears
 from redline.monitor.tap import Step, Tap
-from redline.monitor.weights import effective_weight
+from redline.monitor.weights import Matrices
 
 
 class UpdateRatio(Tap):
@@ -20,16 +20,16 @@ class UpdateRatio(Tap):
         self.sites = list(sites)
         self.before: list[Tensor] = []
 
-    def attach(self, model: Transformer) -> None:
-        self.linears = dict(linears(model, self.sites))
+    def attach(self, model: MappedModel) -> None:
+        self.matrices = Matrices(model, self.sites)
 
     def before_update(self, step: Step) -> None:
-        self.before = [effective_weight(linear).clone() for linear in self.linears.values()]
+        self.before = [weight.clone() for weight in self.matrices.effective()]
 
     def after_update(self, step: Step) -> None:
-        after = [effective_weight(linear) for linear in self.linears.values()]
-        changes = torch._foreach_norm(torch._foreach_sub(after, self.before))
-        ratios = torch._foreach_div(changes, torch._foreach_norm(self.before))
+        joined, after = self.matrices.joined, self.matrices.effective()
+        changes = joined(torch._foreach_norm(torch._foreach_sub(after, self.before)))
+        ratios = torch._foreach_div(changes, joined(torch._foreach_norm(self.before)))
         self.before = []
-        for place, ratio in zip(self.linears, ratios, strict=True):
+        for place, ratio in zip(self.matrices.linears, ratios, strict=True):
             self.values[of_layer("update_ratio", *place)] = ratio

@@ -3,10 +3,10 @@
 import torch
 
 from redline.metrics import of_layer
-from redline.model import Transformer
-from redline.monitor.sites import Linears, linears
+from redline.model import MappedModel
+from redline.monitor.sites import Linears
 from redline.monitor.tap import Step, Tap
-from redline.monitor.weights import trained_weight
+from redline.monitor.weights import Matrices, root_of_squares, trained_weight
 
 
 class WeightGradNorm(Tap):
@@ -18,11 +18,19 @@ class WeightGradNorm(Tap):
         super().__init__()
         self.sites = list(sites)
 
-    def attach(self, model: Transformer) -> None:
-        self.weights = {place: trained_weight(linear) for place, linear in linears(model, self.sites)}
+    def attach(self, model: MappedModel) -> None:
+        its = Matrices(model, self.sites).linears
+        self.weights = {place: [trained_weight(linear) for linear in its[place]] for place in its}
 
     def before_update(self, step: Step) -> None:
-        gradients = {place: weight.grad for place, weight in self.weights.items() if weight.grad is not None}
-        norms = torch._foreach_norm(list(gradients.values())) if gradients else ()
-        for place, norm in zip(gradients, norms, strict=True):
-            self.values[of_layer("weight_grad_norm", *place)] = norm
+        found = {
+            place: [weight.grad for weight in weights if weight.grad is not None]
+            for place, weights in self.weights.items()
+        }
+        gradients = [gradient for its in found.values() for gradient in its]
+        norms = iter(torch._foreach_norm(gradients) if gradients else ())
+        for place, its in found.items():
+            if its:
+                self.values[of_layer("weight_grad_norm", *place)] = root_of_squares(
+                    [next(norms) for _ in its]
+                )

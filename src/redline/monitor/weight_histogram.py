@@ -1,10 +1,10 @@
 from redline.bounds import Count
 from redline.metrics import of_layer
-from redline.model import Transformer
+from redline.model import MappedModel
 from redline.monitor.histogram import Octaves, Power
-from redline.monitor.sites import Linears, linears
+from redline.monitor.sites import Linears
 from redline.monitor.tap import Step, Tap
-from redline.monitor.weights import effective_weight
+from redline.monitor.weights import Matrices, effective_weight
 
 
 class WeightHistogram(Tap):
@@ -17,10 +17,11 @@ class WeightHistogram(Tap):
         self.sites = list(sites)
         self.octaves = Octaves(low, high, values)
 
-    def attach(self, model: Transformer) -> None:
-        self.linears = dict(linears(model, self.sites))
+    def attach(self, model: MappedModel) -> None:
+        self.matrices = Matrices(model, self.sites)
 
     def before_update(self, step: Step) -> None:
-        for place, linear in self.linears.items():
-            self.arrays[of_layer("weight", *place)] = self.octaves.counts(effective_weight(linear))
+        for place, its in self.matrices.linears.items():
+            first, *others = [self.octaves.counts(effective_weight(linear)) for linear in its]
+            self.arrays[of_layer("weight", *place)] = sum(others, first)
         self.arrays["weight/edges"] = self.octaves.edges()

@@ -5,10 +5,10 @@ import math
 import torch
 
 from redline.metrics import NORM, RMS, of_layer
-from redline.model import Transformer
-from redline.monitor.sites import Linears, Statistics, linears
+from redline.model import MappedModel
+from redline.monitor.sites import Linears, Statistics
 from redline.monitor.tap import Step, Tap
-from redline.monitor.weights import effective_weight
+from redline.monitor.weights import Matrices, trained_weight
 
 
 class WeightNorm(Tap):
@@ -21,16 +21,19 @@ class WeightNorm(Tap):
         self.sites = list(sites)
         self.statistics = list(statistics)
 
-    def attach(self, model: Transformer) -> None:
-        self.linears = dict(linears(model, self.sites))
+    def attach(self, model: MappedModel) -> None:
+        self.matrices = Matrices(model, self.sites)
+        self.sizes = [
+            sum(trained_weight(linear).numel() for linear in its) for its in self.matrices.linears.values()
+        ]
 
     def before_update(self, step: Step) -> None:
-        weights = [effective_weight(linear) for linear in self.linears.values()]
-        norms = torch._foreach_norm(weights)
+        places = self.matrices.linears
+        norms = self.matrices.joined(torch._foreach_norm(self.matrices.effective()))
         if NORM in self.statistics:
-            for place, norm in zip(self.linears, norms, strict=True):
+            for place, norm in zip(places, norms, strict=True):
                 self.values[of_layer("weight_norm", *place)] = norm
         if RMS in self.statistics:
-            roots = torch._foreach_div(norms, [math.sqrt(weight.numel()) for weight in weights])
-            for place, rms in zip(self.linears, roots, strict=True):
+            roots = torch._foreach_div(norms, [math.sqrt(size) for size in self.sizes])
+            for place, rms in zip(places, roots, strict=True):
                 self.values[of_layer("weight_rms", *place)] = rms

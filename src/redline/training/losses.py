@@ -13,7 +13,8 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from redline.bounds import Count, Positive
-from redline.model import Transformer
+from redline.errors import UserError
+from redline.model import MappedModel
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import attentions, check_sample, entropies, in_fp32, sample_of
 
@@ -24,7 +25,7 @@ Smoothing = Annotated[float, Ge(0), Lt(1)]
 class Prediction:
     """What a model has made of a batch."""
 
-    model: Transformer
+    model: MappedModel
     logits_BTV: Tensor
     targets_BT: Tensor
     cross_entropy: Tensor  # nats a token, plain
@@ -33,7 +34,7 @@ class Prediction:
 class Term:
     """One addend of the training loss: from a prediction to a scalar."""
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         """Add hooks to the model, for what its output does not show."""
 
     def __call__(self, prediction: Prediction) -> Tensor:
@@ -74,7 +75,11 @@ class MuLoss(Term):
         self.weight = weight
 
     def __call__(self, prediction: Prediction) -> Tensor:
-        return self.weight * prediction.model.head.weight.float().mean(0).square().sum()
+        head = prediction.model.site_map.head
+        if head is None:
+            raise UserError("loss.mu_loss: this model has no head; allowed: null")
+        head_VD: Tensor = head.weight  # type: ignore[assignment]
+        return self.weight * head_VD.float().mean(0).square().sum()
 
 
 class AttentionEntropy(Term):
@@ -95,7 +100,7 @@ class AttentionEntropy(Term):
         self.queries, self.sequences = queries, sequences
         self._entropies: list[Tensor] = []  # (H,) each
 
-    def attach(self, model: Transformer) -> None:
+    def attach(self, model: MappedModel) -> None:
         for inner in attentions(model):
             inner.register_forward_pre_hook(self._see)
 

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 
 from redline import metrics
 from redline.errors import UserError
-from redline.model import Transformer, named_parameters
+from redline.model import MappedModel, named_parameters
 from redline.model.attention import Attention
 from redline.training.gradients import GradientSteps
 from redline.training.losses import Prediction, Term, total
@@ -40,7 +40,7 @@ class LanguageModel(L.LightningModule):
 
     def __init__(
         self,
-        model: Transformer,
+        model: MappedModel,
         *,
         lr: float,
         terms: Mapping[str, Term],
@@ -123,7 +123,7 @@ class LanguageModel(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _clips(model: Transformer) -> list[tuple[Any, nn.Linear]]:
+def _clips(model: MappedModel) -> list[tuple[Any, nn.Linear]]:
     """For each layer where the site `qk_weight` acts after a step: its module, and the linear whose weight it
     changes. Raises UserError.
     """

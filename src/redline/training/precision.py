@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from redline.errors import UserError
-from redline.model import Transformer
+from redline.model import MappedModel
 
 _FP8_MULTIPLE = 16  # of a matrix's sides, as the hardware multiplies them
 _FP8_CAPABILITY = (8, 9)  # of CUDA: Ada and Hopper
@@ -54,7 +54,7 @@ def check_precision(asked: str, device: torch.device, allow_emulated: bool) -> N
         )
 
 
-def fastest_precision(model: Transformer, device: torch.device, batch_size: int, sequence_length: int) -> str:
+def fastest_precision(model: MappedModel, device: torch.device, batch_size: int, sequence_length: int) -> str:
     """``fp32`` or ``bf16-mixed``, for a model on a device.
 
     Without bf16 instructions the answer is fp32, on an accelerator that has them bf16. On a CPU it
@@ -153,7 +153,7 @@ class Fp16Precision(MixedPrecision):
         return result
 
 
-def check_fp8(model: Transformer) -> None:
+def check_fp8(model: MappedModel) -> None:
     """Raise UserError where a linear of the blocks cannot compute in fp8."""
     for name, linear in _linears(model).items():
         if parametrize.is_parametrized(linear):
@@ -168,7 +168,7 @@ def check_fp8(model: Transformer) -> None:
             )
 
 
-def to_fp8(model: Transformer, device: torch.device) -> None:
+def to_fp8(model: MappedModel, device: torch.device) -> None:
     """Have the linears of the blocks multiply in fp8, with one scale a tensor that follows its largest number
     (Micikevicius et al. 2022, arXiv 2209.05433). Weights stay as they are; head and embedding stay in bf16.
 
@@ -188,9 +188,8 @@ def to_fp8(model: Transformer, device: torch.device) -> None:
         linear.forward = torch.autocast(device.type, enabled=False)(linear.forward)  # type: ignore[method-assign]
 
 
-def _linears(model: Transformer) -> dict[str, nn.Linear]:
+def _linears(model: MappedModel) -> dict[str, nn.Linear]:
+    inside = {id(its) for layer in model.site_map.layers for its in layer.block.modules()}
     return {
-        name: its
-        for name, its in model.named_modules()
-        if name.startswith("blocks.") and isinstance(its, nn.Linear)
+        name: its for name, its in model.named_modules() if id(its) in inside and isinstance(its, nn.Linear)
     }
