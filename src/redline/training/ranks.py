@@ -105,6 +105,7 @@ def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> _Ended | None:
     first = os.environ["RANK"] == "0"
     if not first:
         trial.watch.silence()
+        logging.disable(logging.WARNING)  # rank 0 says the same
     try:
         score = run(cfg, trial)
     except UserError as error:

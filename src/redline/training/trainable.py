@@ -31,6 +31,10 @@ class Training(Trainable):
     def max_steps(self) -> int:
         return self.cfg.trainer.max_steps
 
+    @property
+    def devices(self) -> int:
+        return self.cfg.trainer.devices
+
     def check(self) -> None:
         from redline.training.check import check, check_parts
 
