@@ -125,6 +125,10 @@ class TrainerConfig:
     allow_emulated: bool = MISSING
     accumulate: Annotated[int, Ge(1), Le(10**6)] = MISSING  # micro-batches of an optimizer step
     accelerator: Accelerator = MISSING
+    devices: Annotated[int, Ge(1), Le(1024)] = MISSING
+    num_nodes: Annotated[int, Ge(1), Le(10_000)] = MISSING
+    strategy: Any = MISSING  # `_target_` and its arguments, or null
+    rank_timeout: Annotated[float, Ge(1), Le(10**6)] = MISSING  # seconds
     threads: Annotated[int, Ge(1), Le(1024)] | None = MISSING  # CPU threads; null: torch's default
     checkpoint_every: Count = MISSING  # steps
     keep_checkpoint: bool = MISSING  # at the end of a run

@@ -277,6 +277,24 @@ def test_slots_share_the_devices_out(machine: Machine) -> None:
     assert {slot.gpu for slot in make_slots(2, "cpu")[0]} == {None}
 
 
+def test_a_slot_has_as_many_devices_as_its_tasks_need(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has(FakeDriver({A: None, B: None, C: None}), cuda="13.0")
+    for workers, count, expected in (
+        (None, 2, [f"{A},{B}"]),
+        (2, 2, [f"{A},{B}"] * 2),
+        (None, 3, [f"{A},{B},{C}"]),
+    ):
+        assert [slot.gpu for slot in make_slots(workers, "auto", count)[0]] == expected
+    # Too few: the task says so by itself.
+    assert [slot.gpu for slot in make_slots(None, "auto", 4)[0]] == [f"{A},{B},{C}"]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for count, expected in ((2, (4, 2)), (8, (1, 8)), (9, (1, 8))):
+        slots, threads, _ = make_slots(None, "cpu", count)
+        assert (len(slots), threads) == expected
+
+
 def test_slots_are_one_a_core_without_a_device(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     for workers, count, threads in ((None, 8, 1), (2, 2, 4), (3, 3, 2), (20, 20, 1)):

@@ -89,7 +89,8 @@ def run_search(search: Search, at_end: Sequence[AtEnd] = ()) -> SearchResult:
     """
     search.check()  # before a process is started
     check_storage(search.options.storage, f"{search.prefix}storage", search.home)
-    slots, threads, note = make_slots(search.options.workers, search.accelerator)
+    devices = max(variant.trainable.devices for variant in search.variants)
+    slots, threads, note = make_slots(search.options.workers, search.accelerator, devices)
     if note is not None:
         print(f"note: {note}", flush=True)
     named = (name for variant in search.variants for name in variant.trainable.preload)

@@ -108,6 +108,11 @@ class Trainable(ABC):
     def max_steps(self) -> int | None:
         """Optimizer steps of a full run; None where only a run that has ended tells."""
 
+    @property
+    def devices(self) -> int:
+        """Devices of one machine that each trial uses at once; on a CPU, cores."""
+        return 1
+
     def check(self) -> None:  # noqa: B027  # nothing to check is fine
         """Raise UserError for settings that cannot work. Nothing has been started or written by then."""
 

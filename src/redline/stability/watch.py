@@ -85,6 +85,10 @@ class Watch:
         self.forecast_step = step
         self._forecast = None if reason is None else Verdict(reason, step)
 
+    def silence(self) -> None:
+        """Judge only: keep no file and tell nobody, as in all processes of a run but the first."""
+        self._curve, self.tell = None, lambda progress: None
+
     def outcome(self, value: float, seed: int, score: Score, max_steps: int | None) -> Outcome:
         """What follows once the run has ended with ``score``."""
         if self._curve is not None and self._file is None and self.steps_seen == 0:

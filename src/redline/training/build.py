@@ -152,6 +152,14 @@ def device_of(cfg: DictConfig) -> torch.device:
     return torch.device("cpu" if asked == "cpu" else found)
 
 
+def check_devices(cfg: DictConfig) -> None:
+    """Raise UserError where the run needs more devices than there are."""
+    asked, kind = cfg.trainer.devices, device_of(cfg).type
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, asked)  # on a CPU any number shares it
+    if asked > there:
+        raise UserError(f"trainer.devices={asked}: {there} {kind} device(s) here; allowed: 1 to {there}")
+
+
 def precision_of(cfg: DictConfig) -> str:
     """What ``trainer.precision`` asks for; for ``auto`` the faster one of fp32 and bf16."""
     device, asked = device_of(cfg), cfg.trainer.precision.value

@@ -25,6 +25,7 @@ from redline.training.build import (
     build_module,
     build_monitor,
     build_schedule,
+    check_devices,
     device_of,
     micro_batch_size,
 )
@@ -54,6 +55,7 @@ def check(cfg: DictConfig, directory: Path | None = None) -> None:
 def check_parts(cfg: DictConfig) -> None:
     """Raise UserError for a setting out of bounds, and for what cannot be built of them."""
     check_settings(cfg)
+    check_devices(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated)
     micro_batch_size(cfg)
     build_corpus(cfg)

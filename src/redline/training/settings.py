@@ -8,7 +8,17 @@ import redline.config  # noqa: F401  # a worker that is given a configuration ca
 
 # None of these changes what a run computes; the rules are the search's.
 _NO_MATTER = ("search", "tracker", "monitor", "divergence")
-_NO_MATTER_IN_TRAINER = ("threads", "progress_bar", "checkpoint_every", "keep_checkpoint", "resume")
+_NO_MATTER_IN_TRAINER = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "rank_timeout",
+    "threads",
+    "progress_bar",
+    "checkpoint_every",
+    "keep_checkpoint",
+    "resume",
+)
 
 
 def deciding_settings(cfg: DictConfig, corpus: str | None = None) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import logging
 import shlex
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from redline.errors import UserError
 from redline.search import Facts, Trial
+from redline.search.workers.pool import Pool, Slot
 from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.check import check
 from redline.training.checkpoints import CHECKPOINT
 from redline.training.outbox import drain
-from redline.training.run import run
+from redline.training.ranks import launch
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +40,8 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     max_steps = cfg.trainer.max_steps
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", max_steps, shown=cfg.trainer.progress_bar)
     rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)
-    trial = Trial(
-        value=cfg.lr,
-        seed=cfg.seed,
-        directory=directory,
-        facts=Facts(max_steps),
-        tags={"norm": norm},
-        watch=Watch(build_rules(rules, object), bar.report),
-    )
-    outcome = trial.outcome(run(cfg, trial))
+    trial = Trial(cfg.lr, cfg.seed, directory, Facts(max_steps), tags={"norm": norm})
+    outcome = (_here if cfg.trainer.devices == 1 else _on_ranks)(cfg, trial, rules, bar.report)
     bar.close()
     if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
@@ -52,6 +49,23 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     if cfg.trainer.keep_checkpoint:
         print(f"checkpoint: {shlex.quote(str(directory / CHECKPOINT))} (trainer.resume=… goes on from it)")
     return outcome
+
+
+def _here(cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]) -> Outcome:
+    trial = replace(trial, watch=Watch(build_rules(rules, object), tell))
+    return trial.outcome(launch(cfg, trial))
+
+
+def _on_ranks(
+    cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]
+) -> Outcome:
+    """From a process of its own: this one has computed, and may have touched a GPU."""
+    ended = Pool([Slot(0, None)], [launch.__module__]).call(_here, (cfg, trial, rules), None, hear=tell)
+    if ended.user_error is not None:
+        raise UserError(ended.user_error)
+    if ended.crash is not None:
+        raise RuntimeError(ended.crash)
+    return ended.result
 
 
 class ProgressBar:

@@ -25,11 +25,15 @@ class Training(Trainable):
     cfg: DictConfig
     key: str = "lr"
     largest: float | None = None
-    preload = ("redline.training.run",)
+    preload = ("redline.training.ranks",)
 
     @property
     def max_steps(self) -> int:
         return self.cfg.trainer.max_steps
+
+    @property
+    def devices(self) -> int:
+        return self.cfg.trainer.devices
 
     def check(self) -> None:
         from redline.training.check import check, check_parts
@@ -88,16 +92,14 @@ class Training(Trainable):
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def run(self, trial: Trial) -> Score:
-        from redline.training.run import run
+        from redline.training.ranks import launch
 
         cfg = self._with(trial.value)
         cfg.seed = trial.seed
         cfg.trainer.precision = trial.facts.precision
         cfg.trainer.keep_checkpoint = False
-        if cfg.trainer.threads is None:
-            cfg.trainer.threads = trial.threads
         try:
-            return run(cfg, trial)
+            return launch(cfg, trial)
         except InstantiationException as error:
             # Hydra wraps what a constructor raises, be it a crash or a UserError.
             if isinstance(error.__cause__, UserError):

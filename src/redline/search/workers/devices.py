@@ -29,20 +29,29 @@ class _OldDriverError(Exception):
     """It lacks torch's CUDA; a compatibility package may bring that, so torch is asked."""
 
 
-def make_slots(workers: int | None, accelerator: str) -> tuple[list[Slot], int | None, str | None]:
+def make_slots(
+    workers: int | None, accelerator: str, devices: int = 1
+) -> tuple[list[Slot], int | None, str | None]:
     """Slots for ``workers`` tasks at once, the CPU threads of each (None: torch's default), a note or None.
 
-    By default one a device; on a CPU one a core with one thread each: two one-thread tasks are
-    faster than one two-thread task.
+    A slot has as many ``devices`` as its tasks need, or all that there are. By default as many slots as that
+    makes; on a CPU as many as there are cores for, with one thread a core: two one-thread tasks are faster
+    than one two-thread task.
     """
-    devices, note = visible_devices(accelerator)
-    if devices:
-        count = workers or len(devices)
-        return [Slot(index, devices[index % len(devices)]) for index in range(count)], None, note
+    visible, note = visible_devices(accelerator)
+    if visible:
+        starts = range(0, max(1, len(visible) - devices + 1), devices)
+        shares = [_joined(visible[start : start + devices]) for start in starts]
+        count = workers or len(shares)
+        return [Slot(index, shares[index % len(shares)]) for index in range(count)], None, note
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = workers or cores
+    count = workers or max(1, cores // devices)
     note = note and f"{note}; training on the CPU"
     return [Slot(index, None) for index in range(count)], max(1, cores // count), note
+
+
+def _joined(devices: Sequence[str | None]) -> str | None:
+    return ",".join(its for its in devices if its is not None) or None
 
 
 def visible_devices(accelerator: str) -> tuple[Sequence[str | None], str | None]:

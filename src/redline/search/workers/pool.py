@@ -21,6 +21,7 @@ import cloudpickle
 
 from redline.errors import UserError
 
+NOWHERE = Path(os.devnull)
 Send = Callable[[Any], None]
 Task = Callable[..., Any]  # called with its arguments and, last, a `Send` for messages on the way
 _STARTS = 5  # tries to start a task, before the error is raised
@@ -37,10 +38,10 @@ class Ended:
 
 @dataclass
 class Slot:
-    """A place to run one task at a time: a GPU, or a share of the CPU's cores."""
+    """A place to run one task at a time: one GPU or several, or a share of the CPU's cores."""
 
     index: int
-    gpu: str | None  # what CUDA_VISIBLE_DEVICES becomes
+    gpu: str | None  # what CUDA_VISIBLE_DEVICES becomes; of several GPUs, a list with commas
     process: Any = None
     pipe: Connection | None = None
 
@@ -70,7 +71,7 @@ class Pool:
             _start_server()
 
     def start(self, slot: Slot, task: Task, arguments: tuple[Any, ...], log: Path | None) -> None:
-        """Run ``task`` in a process; what it prints goes to ``log``, or nowhere.
+        """Run ``task`` in a process; what it prints goes to ``log``; None: where ours goes.
 
         The task may be a function of a notebook or a script: it is pickled with what it refers to.
         """
@@ -115,7 +116,7 @@ class Pool:
         self,
         task: Task,
         arguments: tuple[Any, ...],
-        log: Path | None = None,
+        log: Path | None = NOWHERE,
         *,
         hear: Callable[[Any], object] = lambda message: None,
         timeout: float | None = None,
@@ -205,9 +206,9 @@ def _child(pipe: Connection, pickled: bytes, gpu: str | None, log: Path | None) 
         os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["HIP_VISIBLE_DEVICES"] = gpu
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-    with Path(os.devnull if log is None else log).open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with the errors
     try:
         task, arguments = pickle.loads(pickled)
