@@ -149,7 +149,9 @@ def _train_tiny(cfg: DictConfig) -> None:
             raise
         # Whatever a part of the user's own raises.
         except Exception as error:
-            raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}") from error
+            shards = isinstance(trainer.strategy, FullyShard)
+            hint = "; where it needs whole tensors, allowed: trainer=ddp" if shards else ""
+            raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}{hint}") from error
 
 
 def _keeps_shape(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -92,6 +92,7 @@ def read_plain(path: Path, mmap: bool = True) -> dict[str, Any]:
     Raises what torch.load does: plain values and tensors only, since a pickle may run any code.
     """
     if path.is_dir():
+        _SafeReader(path).read_metadata()
         state = torch.load(path / _PLAIN, weights_only=True, map_location="cpu")["checkpoint"]
     else:
         state = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
@@ -123,10 +124,11 @@ def read_sharded(path: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
 def is_whole(path: Path) -> bool:
     """Whether the digests of the file or folder are right."""
     if path.is_dir():
-        if not (path / _DIGESTS).is_file():
+        try:
+            digests = json.loads((path / _DIGESTS).read_bytes())
+            return all(_digest(path / name) == its for name, its in digests.items())
+        except (FileNotFoundError, ValueError):
             return False
-        digests = json.loads((path / _DIGESTS).read_text())
-        return all((path / name).is_file() and _digest(path / name) == its for name, its in digests.items())
     digest, left = _new_digest(), path.stat().st_size - _DIGEST_SIZE
     with path.open("rb") as file:
         while left > 0:
@@ -233,7 +235,8 @@ class _SafeReader(filesystem.FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> metadata.Metadata:
         with (Path(self.path) / ".metadata").open("rb") as file:
             found = _Unpickler(file).load()
-        assert isinstance(found, metadata.Metadata)
+        if not isinstance(found, metadata.Metadata):
+            raise pickle.UnpicklingError(f"{type(found)} is not what a checkpoint holds")
         return found
 
 
@@ -255,8 +258,8 @@ class _Unpickler(pickle.Unpickler):
         by_name = {(its.__module__, its.__qualname__): its for its in self.allowed}
         if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
             return dtype
-        if module == "pathlib":
-            return Path  # of whatever system wrote it
+        if (module, name) in (("pathlib", "PosixPath"), ("pathlib", "WindowsPath")):
+            return Path
         if (module, name) not in by_name:
             raise pickle.UnpicklingError(f"{module}.{name} is not what a checkpoint holds")
         return by_name[module, name]
