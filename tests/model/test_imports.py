@@ -47,6 +47,7 @@ EVERYBODYS = {
     "files",
     "database",
     "metrics",
+    "over_ranks",
     "tracked_runs",
 }
 MODULES = {  # of no package

@@ -1,16 +1,19 @@
 """A checkpoint that a kill, a full disk or a dying one damaged: found out, never gone on from."""
 
+import errno
 import os
 import random
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 from training_helpers import Stopped, train
 
 from redline.errors import UserError
-from redline.training.checkpoints import CHECKPOINT, AtomicCheckpointIO
+from redline.training.checkpoint_io import AtomicCheckpointIO
+from redline.training.checkpoints import CHECKPOINT
 
 
 def halved(content):
@@ -61,11 +64,13 @@ def test_one_that_the_user_named_is_their_mistake(run_cfg, damaged):
 
 KILLED_WHILE_WRITING = """
 import os, pathlib, sys, torch
-from redline.training.checkpoints import AtomicCheckpointIO
-path = pathlib.Path(sys.argv[1])
-AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+from redline.training.checkpoint_io import AtomicCheckpointIO
+path, files = pathlib.Path(sys.argv[1]), AtomicCheckpointIO()
+files.save_checkpoint({"step": 1}, path)
+files.wait()
 os.fsync = lambda _: os.kill(os.getpid(), 9)
-AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+files.save_checkpoint({"step": 2}, path)
+files.wait()
 """
 
 
@@ -77,6 +82,38 @@ def test_a_kill_while_one_is_written_leaves_the_one_before(tmp_path):
     assert len(list(path.parent.iterdir())) == 2
     assert torch.load(path) == {"step": 1}
 
-    AtomicCheckpointIO().save_checkpoint({"step": 3}, path)
+    files = AtomicCheckpointIO()
+    files.save_checkpoint({"step": 3}, path)
+    files.teardown()
     assert torch.load(path) == {"step": 3}
     assert [left.name for left in path.parent.iterdir()] == [CHECKPOINT], "the half stays for ever"
+
+
+def test_a_full_disk_is_told_and_leaves_the_one_before(run_cfg, tmp_path, monkeypatch, caplog):
+    whole, losses = train(run_cfg(), tmp_path / "whole")
+    fsync, room = os.fsync, [True, False, True]  # of the checkpoints of steps 4, 8 and 12
+    steps = []
+
+    def full(file):
+        steps.append(torch.load(tmp_path / "run" / CHECKPOINT)["global_step"] if steps else 0)
+        if not room[len(steps) - 1]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert train(run_cfg("trainer.keep_checkpoint=false"), tmp_path / "run") == (whole, losses)
+    assert steps == [0, 4, 4], "the one before is gone"
+    assert caplog.text.count("last.ckpt: cannot be written ([Errno 28] No space left on device)") == 1
+
+
+def test_what_is_written_is_what_was_when_it_was_asked_for(tmp_path, monkeypatch):
+    path, weight, may_write = tmp_path / CHECKPOINT, torch.zeros(1000), threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: may_write.wait() and fsync(file))
+    files = AtomicCheckpointIO()
+    files.save_checkpoint({"weight": weight, "steps": {"done": 1}}, path)
+    weight += 1
+    assert not path.exists()
+    may_write.set()
+    files.teardown()
+    assert torch.equal(torch.load(path)["weight"], torch.zeros(1000))

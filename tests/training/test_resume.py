@@ -64,15 +64,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run_cfg, tmp_path, norm, drop
     assert_same(a["callbacks"]["Report"], b["callbacks"]["Report"])
 
 
-def test_a_batchs_randomness_depends_on_seed_step_and_micro_step_alone():
+def test_a_batchs_randomness_depends_on_seed_step_micro_step_and_rank_alone():
     module = SimpleNamespace(device=torch.device("cpu"))
 
-    def drawn(seed, step, micro_step, parts=3):
-        trainer = SimpleNamespace(global_step=step, accumulate_grad_batches=parts)
+    def drawn(seed, step, micro_step, rank=0, parts=3):
+        trainer = SimpleNamespace(global_step=step, global_rank=rank, accumulate_grad_batches=parts)
         StepSeed(seed).on_train_batch_start(trainer, module, None, step * parts + micro_step)
         return torch.rand(4).tolist()
 
-    points = [*itertools.product((0, 1), (0, 1, 2), (0, 1, 2))]
+    points = [*itertools.product((0, 1), (0, 1, 2), (0, 1, 2), (0, 1))]
     assert len({tuple(drawn(*point)) for point in points}) == len(points)
     assert drawn(1, 2, 1) == drawn(1, 2, 1) == drawn(1, 2, 1, parts=2)
 

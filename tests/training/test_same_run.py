@@ -11,7 +11,8 @@ from training_helpers import Stopped, train
 
 from redline.errors import UserError
 from redline.training.check import check
-from redline.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, check_resume
+from redline.training.checkpoint_io import AtomicCheckpointIO
+from redline.training.checkpoints import CHECKPOINT, check_resume
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,9 @@ def test_a_crafted_checkpoint_runs_no_code(run_cfg, stopped, tmp_path, where):
             archive.writestr("archive/data.pkl", pickle.dumps(Touch(mark)))
     else:
         (state["state_dict"] if where == "state_dict" else state)["extra"] = Touch(mark)
-        AtomicCheckpointIO().save_checkpoint(state, path)  # with the right digest
+        files = AtomicCheckpointIO()  # with the right digest
+        files.save_checkpoint(state, path)
+        files.teardown()
     for directory, resume in ((tmp_path / "new", str(path)), (tmp_path, None)):
         cfg = run_cfg("schedule=constant")
         cfg.trainer.resume = resume

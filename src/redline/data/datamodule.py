@@ -29,13 +29,14 @@ class _Stream:
 class TokenData(LightningDataModule):
     """Batches (B, T + 1) int64 of a tokenized corpus: inputs are ``[:, :-1]``, targets ``[:, 1:]``.
 
-    Training batches start at the trainer's step, so a resumed run sees what an uninterrupted one would.
+    Training batches start at the trainer's step, so a resumed run sees what an uninterrupted one would. Each
+    of the trainer's ranks has its share of a batch.
     Lightning's fetcher asks for one batch ahead. No batch depends on another, so that changes nothing.
 
     Args:
         sequence_length: T, tokens.
         batch_size: sequences of an optimizer step.
-        accumulate: in so many batches, one after the other, of B sequences each.
+        accumulate: in so many batches, one after the other. B is the share of one of them and of one rank.
         val_batches: at most so many; see `redline.data.batches.val_batches`.
         seed: of the training batches.
         max_steps: at least the trainer's.
@@ -71,11 +72,18 @@ class TokenData(LightningDataModule):
 
     def _train_batches(self) -> Iterator[np.ndarray]:
         start = 0 if self.trainer is None else self.trainer.global_step
+        rank, world = self._share
         of = (self.corpus.train, self.sequence_length, self.batch_size, self.seed)
         for step, micro_step in product(range(start, self.max_steps), range(self.accumulate)):
-            yield train_batch(*of, step, micro_step, accumulate=self.accumulate)
+            yield train_batch(*of, step, micro_step, rank, accumulate=self.accumulate, world=world)
+
+    @property
+    def _share(self) -> tuple[int, int]:
+        """The rank, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _val_batches(self) -> Iterator[np.ndarray]:
-        # What is too much for the memory at once in training may be so here.
+        # What is too much for the memory at once in training may be so here. All ranks have as many tokens.
+        rank, world = self._share
         for batch in val_batches(self.corpus.val, self.sequence_length, self.batch_size, self.val_batches):
-            yield from np.split(batch, self.accumulate)
+            yield from np.split(batch, self.accumulate * world)[rank::world]

@@ -11,6 +11,8 @@ from redline.monitor.tap import Step, Tap
 class ActivationHistogram(Tap):
     """Arrays ``activation/<site>/layer_<l>``, counts over the bins between ``activation/edges``."""
 
+    across = "sum"
+
     def __init__(self, sites: Activations, low: Power, high: Power, values: Count) -> None:
         super().__init__()
         self.sites = list(sites)

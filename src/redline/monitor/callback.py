@@ -51,7 +51,8 @@ class Monitor(Callback):
         number = trainer.global_step
         self._due = [tap for tap in self.taps.values() if number % (tap.every or self.every) == 0]
         if self._due:
-            self._step = Step(number, batch[:, 1:].numel() * micro_batches, trainer.optimizers[0])
+            tokens = batch[:, 1:].numel() * micro_batches * trainer.world_size
+            self._step = Step(number, tokens, trainer.optimizers[0])
         for tap in self._due:
             tap.active = True
 

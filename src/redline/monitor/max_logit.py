@@ -16,6 +16,8 @@ class MaxLogit(Tap):
     with ``per_head`` also ``attention/max_logit/layer_<l>/head_<h>``.
     """
 
+    across = "max"
+
     def __init__(self, queries: Count, sequences: Count, per_head: bool) -> None:
         super().__init__()
         check_sample(queries, sequences)

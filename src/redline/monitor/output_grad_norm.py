@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from redline import over_ranks
 from redline.metrics import of_layer
 from redline.model import MappedModel, Output
 from redline.monitor.sites import Outputs, Place, outputs
@@ -59,6 +60,8 @@ class OutputGradNorm(Tap):
         for place, probes in self.probes.items():
             norms = [probe.grad for probe in probes if probe.grad is not None]
             if norms:
-                self.values[of_layer("output_grad_norm", *place)] = root_of_squares(norms)
+                # A rank's loss is the mean over its share, of which the loss has the mean over ranks.
+                norm = root_of_squares(norms) / over_ranks.size()
+                self.values[of_layer("output_grad_norm", *place)] = norm
             for probe in probes:
                 probe.grad = None

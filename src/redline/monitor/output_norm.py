@@ -8,7 +8,7 @@ from torch import Tensor
 from redline.metrics import NORM, RMS, of_layer
 from redline.model import MappedModel
 from redline.monitor.sites import Activations, Place, Statistics, on_activations
-from redline.monitor.tap import Step, Tap
+from redline.monitor.tap import Across, Step, Tap
 
 
 class OutputNorm(Tap):
@@ -25,6 +25,9 @@ class OutputNorm(Tap):
         self.statistics = list(statistics)
         self.norms: dict[Place, Tensor] = {}  # (B,T) each
         self.channels: dict[Place, int] = {}
+
+    def across_ranks(self, name: str) -> Across:
+        return "root_mean_square" if name.startswith(RMS) else "mean"
 
     def attach(self, model: MappedModel) -> None:
         on_activations(self, model, self.sites, self._see)

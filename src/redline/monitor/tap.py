@@ -1,6 +1,7 @@
 """What every tap is: it looks at the model on the steps that are read, and costs nothing on others."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -8,13 +9,15 @@ from torch.optim import Optimizer
 
 from redline.model import MappedModel
 
+Across = Literal["mean", "root_mean_square", "max", "sum"]
+
 
 @dataclass(frozen=True)
 class Step:
     """The step that is being read."""
 
     number: int  # optimizer steps taken before it
-    tokens: int  # that it predicts
+    tokens: int  # that it predicts, on all ranks
     optimizer: Optimizer
 
 
@@ -27,6 +30,7 @@ class Tap:
     """
 
     every: int | None = None  # steps between two readings; None: as the monitor
+    across: Across = "mean"  # see `across_ranks`
 
     def __init__(self) -> None:
         self.active = False
@@ -35,6 +39,12 @@ class Tap:
 
     def attach(self, model: MappedModel) -> None:
         """Add hooks to the model, which is on its device and has not computed anything yet."""
+
+    def across_ranks(self, name: str) -> Across:
+        """How what each rank has of its share of a batch becomes the whole batch's; of what all have, such as
+        a weight's norm, the mean is the same. Numbers of the host are left as they are.
+        """
+        return self.across
 
     def before_update(self, step: Step) -> None:
         """On a step that is read: the gradients are there, not clipped yet, and the weights as they were."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from redline import over_ranks
 from redline.metrics import of_layer
 from redline.model import MappedModel
 from redline.monitor.sites import Linears
@@ -28,8 +29,8 @@ class UpdateRatio(Tap):
 
     def after_update(self, step: Step) -> None:
         joined, after = self.matrices.joined, self.matrices.effective()
-        changes = joined(torch._foreach_norm(torch._foreach_sub(after, self.before)))
-        ratios = torch._foreach_div(changes, joined(torch._foreach_norm(self.before)))
+        changes = joined(over_ranks.norms(torch._foreach_sub(after, self.before)))
+        ratios = torch._foreach_div(changes, joined(over_ranks.norms(self.before)))
         self.before = []
         for place, ratio in zip(self.matrices.linears, ratios, strict=True):
             self.values[of_layer("update_ratio", *place)] = ratio

@@ -1,7 +1,6 @@
 """How large the gradients of the weights are."""
 
-import torch
-
+from redline import over_ranks
 from redline.metrics import of_layer
 from redline.model import MappedModel
 from redline.monitor.sites import Linears
@@ -28,7 +27,7 @@ class WeightGradNorm(Tap):
             for place, weights in self.weights.items()
         }
         gradients = [gradient for its in found.values() for gradient in its]
-        norms = iter(torch._foreach_norm(gradients) if gradients else ())
+        norms = iter(over_ranks.norms(gradients) if gradients else ())
         for place, its in found.items():
             if its:
                 self.values[of_layer("weight_grad_norm", *place)] = root_of_squares(

@@ -5,6 +5,7 @@ from redline.monitor.histogram import Octaves, Power
 from redline.monitor.sites import Linears
 from redline.monitor.tap import Step, Tap
 from redline.monitor.weights import Matrices, effective_weight
+from redline.over_ranks import whole
 
 
 class WeightHistogram(Tap):
@@ -22,6 +23,6 @@ class WeightHistogram(Tap):
 
     def before_update(self, step: Step) -> None:
         for place, its in self.matrices.linears.items():
-            first, *others = [self.octaves.counts(effective_weight(linear)) for linear in its]
+            first, *others = [self.octaves.counts(whole(effective_weight(linear))) for linear in its]
             self.arrays[of_layer("weight", *place)] = sum(others, first)
         self.arrays["weight/edges"] = self.octaves.edges()

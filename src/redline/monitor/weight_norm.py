@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from redline import over_ranks
 from redline.metrics import NORM, RMS, of_layer
 from redline.model import MappedModel
 from redline.monitor.sites import Linears, Statistics
@@ -29,7 +30,7 @@ class WeightNorm(Tap):
 
     def before_update(self, step: Step) -> None:
         places = self.matrices.linears
-        norms = self.matrices.joined(torch._foreach_norm(self.matrices.effective()))
+        norms = self.matrices.joined(over_ranks.norms(self.matrices.effective()))
         if NORM in self.statistics:
             for place, norm in zip(places, norms, strict=True):
                 self.values[of_layer("weight_norm", *place)] = norm

@@ -170,8 +170,15 @@ def precision_of(cfg: DictConfig) -> str:
 
 
 def micro_batch_size(cfg: DictConfig) -> int:
-    """Sequences that are computed at once. Raises UserError."""
+    """Sequences that a device computes at once. Raises UserError."""
     batch_size, parts = cfg.data.batch_size, cfg.trainer.accumulate
     if batch_size % parts:
         raise UserError(f"trainer.accumulate={parts}: allowed: a divisor of data.batch_size={batch_size}")
-    return batch_size // parts
+    devices = cfg.trainer.devices * cfg.trainer.num_nodes
+    if batch_size // parts % devices:
+        raise UserError(
+            f"trainer.devices={cfg.trainer.devices}: with trainer.num_nodes={cfg.trainer.num_nodes} and "
+            f"trainer.accumulate={parts} a batch has {devices * parts} equal parts; allowed: a divisor of "
+            f"data.batch_size={batch_size}"
+        )
+    return batch_size // parts // devices

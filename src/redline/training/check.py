@@ -34,6 +34,7 @@ from redline.training.environment import quieten
 from redline.training.module import LanguageModel
 from redline.training.optimizers import check_patterns
 from redline.training.precision import check_fp8, check_precision
+from redline.training.strategies import FullyShard, check_shards, environment_of, ranks, strategy_of
 from redline.training.trackers import check_trackers
 
 _PER_PARAMETER = 4  # numbers: the weight, its gradient and Adam's two means
@@ -68,6 +69,8 @@ def check_parts(cfg: DictConfig) -> None:
     with torch.device("meta"):
         model = build_module(cfg).model
     check_patterns(cfg.optimizer, named_parameters(model))
+    if isinstance(strategy_of(cfg), FullyShard):
+        check_shards(model, cfg.trainer.precision.value)
     if cfg.trainer.precision == "fp8":
         check_fp8(model)
     _check_memory(cfg, sum(its.numel() for its in model.parameters()))
@@ -112,7 +115,7 @@ def _train_tiny(cfg: DictConfig) -> None:
     cfg = copy.deepcopy(cfg)
     for name, most in _TINY.items():
         cfg.model[name] = min(cfg.model[name], most)
-    cfg.trainer.accumulate = 1
+    cfg.trainer.accumulate = cfg.trainer.devices = cfg.trainer.num_nodes = 1
     cfg.data.sequence_length = min(cfg.data.sequence_length, cfg.model.sequence_length)
     with torch.device("meta"):
         if sum(its.numel() for its in build_model(cfg).parameters()) > _MOST_TRAINED:
@@ -125,10 +128,13 @@ def _train_tiny(cfg: DictConfig) -> None:
         if name.rpartition(".")[2] in SITES:
             part.register_forward_hook(_keeps_shape)
     quieten()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ranks(cfg, torch.device("cpu")):
         warnings.simplefilter("ignore")  # of Lightning: this is no run
         trainer = L.Trainer(
             accelerator="cpu",
+            devices=1,
+            strategy=strategy_of(cfg) or "auto",
+            plugins=[*environment_of(cfg)],
             max_steps=2,
             logger=False,
             callbacks=[monitor],
@@ -143,7 +149,9 @@ def _train_tiny(cfg: DictConfig) -> None:
             raise
         # Whatever a part of the user's own raises.
         except Exception as error:
-            raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}") from error
+            shards = isinstance(trainer.strategy, FullyShard)
+            hint = "; where it needs whole tensors, allowed: trainer=ddp" if shards else ""
+            raise UserError(f"{_key_of(error, module, monitor)}: {told(error)}{hint}") from error
 
 
 def _keeps_shape(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,31 +1,27 @@
 """The one checkpoint of a run, and what must be the same again after going on from it."""
 
 import copy
-import hashlib
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
 from redline.bounds import shown
 from redline.errors import UserError
-from redline.files import atomic_write
 from redline.training.build import build_schedule
+from redline.training.checkpoint_io import is_whole, read_plain
 from redline.training.settings import deciding_settings
 
 CHECKPOINT = "last.ckpt"
 _RUN, _STEPS = "redline", "trainer.max_steps"
 _MOST_NAMED = 5  # differences in a message
-_DIGEST_SIZE = 16  # bytes
-_PART = 1 << 24  # bytes that are read at a time
 
 log = logging.getLogger(__name__)
 
@@ -65,38 +61,8 @@ class RunCheckpoint(ModelCheckpoint):
         checkpoint[_RUN] = asdict(self.run)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's own writes below /tmp and moves the file, which from another file system is a copy: a kill
-    or a full disk leaves half of it. Loading looks at no checksum, so a digest of the whole follows it.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for killed in path.parent.glob(f"{path.name}.*.tmp"):
-            killed.unlink(missing_ok=True)
-        with atomic_write(path) as file:
-            hashing = _Hashing(file)
-            torch.save(checkpoint, hashing)  # type: ignore[arg-type]
-            file.write(hashing.digest.digest())
-
-
-class _Hashing:
-    """A file that is written to from its beginning to its end."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest = file, _new_digest()
-
-    def write(self, part: bytes) -> int:
-        self.digest.update(part)
-        return self.file.write(part)
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
 class StepSeed(Callback):
-    """Makes a batch's randomness (dropout) depend on (seed, step, micro-step) alone, as its tokens do."""
+    """Makes a batch's randomness (dropout) depend on (seed, step, micro-step, rank) alone, as tokens do."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -106,7 +72,8 @@ class StepSeed(Callback):
     ) -> None:
         micro_step = batch_idx % trainer.accumulate_grad_batches
         # Not torch.manual_seed: it formats a traceback for every device there might be.
-        seed = (micro_step * 1_000_003 + self.seed) * 1_000_003 + trainer.global_step
+        seed = (trainer.global_rank * 1_000_003 + micro_step) * 1_000_003 + self.seed
+        seed = (seed * 1_000_003 + trainer.global_step) % 2**63
         torch.default_generator.manual_seed(seed)
         if pl_module.device.type == "cuda":
             torch.cuda.manual_seed(seed)
@@ -129,9 +96,9 @@ def checkpoint_to_resume(cfg: DictConfig, directory: Path) -> Checkpoint | None:
     """
     named = cfg.trainer.resume
     path = directory / CHECKPOINT if named is None else Path(named)
-    if named is None and not path.is_file():
+    if named is None and not path.exists():
         return None
-    if not _is_whole(path):
+    if not is_whole(path):
         if named is not None:
             raise UserError(f"trainer.resume={path}: damaged; allowed: a checkpoint as it was written")
         log.warning("%s: damaged; the run begins anew", path)
@@ -144,10 +111,10 @@ def check_resume(cfg: DictConfig, directory: Path | None = None) -> None:
     of another or of a finished one. Whether the named one is whole is not looked at.
     """
     if (named := cfg.trainer.resume) is not None:
-        if not Path(named).is_file():
+        if not Path(named).exists():
             raise UserError(f"trainer.resume={named}: no such file; allowed: the path of a checkpoint")
         _same_run(Path(named), cfg, directory)
-    elif directory is not None and (path := directory / CHECKPOINT).is_file() and _is_whole(path):
+    elif directory is not None and (path := directory / CHECKPOINT).is_file() and is_whole(path):
         found = _same_run(path, cfg, directory)
         if found.step >= found.run.settings["trainer"]["max_steps"]:
             raise UserError(
@@ -160,13 +127,13 @@ def _same_run(path: Path, cfg: DictConfig, directory: Path | None) -> Checkpoint
     """Raises UserError where ``path`` is no checkpoint of a run with these settings."""
     asked = f"hydra.run.dir={directory}" if cfg.trainer.resume is None else f"trainer.resume={path}"
     try:
-        # Plain values and tensors only: a pickle may run any code.
-        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        state = read_plain(path)
         found = Checkpoint(path, state["global_step"], RunState(**state[_RUN]))
     # torch.load raises whatever zip files and its unpickler do; the rest is of a file with other content.
     except (
         RuntimeError,
         pickle.UnpicklingError,
+        AssertionError,
         OSError,
         EOFError,
         ValueError,
@@ -214,17 +181,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
-
-
-def _is_whole(path: Path) -> bool:
-    digest, left = _new_digest(), path.stat().st_size - _DIGEST_SIZE
-    with path.open("rb") as file:
-        while left > 0:
-            part = file.read(min(left, _PART))
-            digest.update(part)
-            left -= len(part)
-        return digest.digest() == file.read()
-
-
-def _new_digest() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=_DIGEST_SIZE)

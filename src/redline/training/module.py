@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from redline import metrics
+from redline import metrics, over_ranks
 from redline.errors import UserError
 from redline.model import MappedModel, named_parameters
 from redline.model.attention import Attention
@@ -21,16 +21,17 @@ from redline.training.gradients import GradientSteps
 from redline.training.losses import Prediction, Term, total
 from redline.training.optimizers import MakeOptimizer
 from redline.training.optimizers.joined import switch_mode
+from redline.training.strategies import FullyShard
 
 
 class LanguageModel(L.LightningModule):
     """Trains a transformer on batches of tokens (B, T+1): T inputs, T targets.
 
     After a step ``loss`` (plain cross entropy, nats per token), ``addends`` (by name, the terms of the
-    training loss where there are several), both the means over its micro-batches, and ``grad_norm`` (global
-    L2 norm before anything is done to the gradients) are scalars on the device, for callbacks to read without
-    a second pass. So is ``clipped_heads``: of so many heads the site `qk_weight` has changed the weights;
-    None where nothing acts there.
+    training loss where there are several), both the means over its micro-batches and over ranks, and
+    ``grad_norm`` (global L2 norm before anything is done to the gradients) are scalars on the device, for
+    callbacks to read without a second pass. So is ``clipped_heads``: of so many heads the site `qk_weight`
+    has changed the weights; None where nothing acts there.
     """
 
     loss: Tensor
@@ -64,6 +65,11 @@ class LanguageModel(L.LightningModule):
         self.accumulate = accumulate
         self.val_loss = MeanMetric(nan_strategy="disable")  # a NaN is a result
 
+    def configure_model(self) -> None:
+        if isinstance(self.trainer.strategy, FullyShard):
+            self.trainer.strategy.shard(self.model)
+            self.weights = dict(self.model.named_parameters())
+
     def on_train_start(self) -> None:
         switch_mode(self.trainer.optimizers, "train")
 
@@ -87,6 +93,9 @@ class LanguageModel(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
+        # Once a step, before anyone judges it: of each rank's share of the batch it is the mean.
+        self.loss, *addends = over_ranks.means([self.loss, *self.addends.values()])
+        self.addends = dict(zip(self.addends, addends, strict=True))
         # Here and not by the Trainer's flag: that one refuses a fused optimizer under mixed precision.
         self.grad_norm = self.gradient(self.weights, self.loss)
 

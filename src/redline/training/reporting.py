@@ -4,10 +4,11 @@ import math
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from redline import metrics
+from redline import metrics, over_ranks
 from redline.monitor.late_reader import LateReader
 from redline.search import Trial
 from redline.training.module import LanguageModel
@@ -16,6 +17,7 @@ from redline.training.trackers import Trackers
 
 _SCALER = "fp16_scaler"  # the name of its skips
 _SKIPPED = "skipped"  # by it
+_CANCELLED = "cancelled"
 
 
 class Report(Callback):
@@ -48,6 +50,10 @@ class Report(Callback):
             scalars[metrics.intervention(name)] = count
         if (scaler := _scaler(trainer)) is not None:
             scalars |= {metrics.LOSS_SCALE: scaler.scale_used, _SKIPPED: scaler.skipped}
+        if trainer.world_size > 1:
+            # One rank may know of it before the others: all stop once all have read it.
+            cancelled = torch.tensor(float(self.trial.cancelled), device=module.device)
+            scalars[_CANCELLED] = over_ranks.largest(cancelled)
         self._names = list(scalars)
         self._report(trainer, self.reader.push(trainer.global_step - 1, list(scalars.values())))
 
@@ -59,6 +65,7 @@ class Report(Callback):
             return
         step, numbers = ready
         values = dict(zip(self._names, numbers, strict=True))
+        cancelled = values.pop(_CANCELLED, None)
         if values.pop(_SKIPPED, 0.0):
             del values[metrics.GRAD_NORM]
             if values[metrics.LOSS_SCALE] <= 1:
@@ -68,7 +75,11 @@ class Report(Callback):
         if self.trackers.page is not None:
             self.trial.link(self.trackers.page)
         loss, grad_norm = values[metrics.TRAIN_LOSS], values.get(metrics.GRAD_NORM)
-        trainer.should_stop = self.trial.report(step, loss, grad_norm)
+        stop = self.trial.report(step, loss, grad_norm)
+        if cancelled is not None:
+            stop = self.trial.watch.verdict is not None or bool(cancelled)
+            self.trial.watch.cancelled |= bool(cancelled)
+        trainer.should_stop = stop
 
     def state_dict(self) -> dict[str, Any]:
         # A checkpoint holds the step just taken, so its numbers must be judged by now.

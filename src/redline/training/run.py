@@ -8,15 +8,15 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from redline import metrics
+from redline import metrics, over_ranks
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
 from redline.search import Score, Trial
 from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
+from redline.training.checkpoint_io import AtomicCheckpointIO
 from redline.training.checkpoints import (
     CHECKPOINT,
-    AtomicCheckpointIO,
     RunCheckpoint,
     RunState,
     StepSeed,
@@ -27,6 +27,7 @@ from redline.training.environment import environment, quieten, resolved
 from redline.training.precision import precision_plugin, to_fp8
 from redline.training.reporting import Report, interventions
 from redline.training.settings import deciding_settings
+from redline.training.strategies import environment_of, ranks, strategy_of
 from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
 
 
@@ -34,22 +35,29 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
     """Train as ``cfg`` says, keeping a checkpoint in the trial's directory; its rules judge the run.
 
     A checkpoint that is already there is resumed. ``cfg`` has passed `check`. Raises UserError where it
-    cannot be resumed; any other exception is a crash, not an outcome.
+    cannot be resumed; any other exception is a crash, not an outcome. Each of several ranks calls it, and is
+    given the same.
     """
+    with ranks(cfg, device_of(cfg)):
+        return _run(cfg, trial)
+
+
+def _run(cfg: DictConfig, trial: Trial) -> Score:
     quieten()
     keep_freed_memory()
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
     corpus = open_corpus(cfg)
     directory = trial.directory
-    checkpoint = checkpoint_to_resume(cfg, directory)
-    # A CPU's faster precision is measured, and could be the other one the next time.
-    precision = checkpoint.run.precision if checkpoint else precision_of(cfg)
+    first = over_ranks.is_first()
+    checkpoint = over_ranks.of_first(checkpoint_to_resume(cfg, directory) if first else None)
+    # A CPU's faster precision is measured, and could be the other one the next time, or on another rank.
+    precision = over_ranks.of_first(checkpoint.run.precision if checkpoint else precision_of(cfg))
     key = checkpoint.run.key if checkpoint else new_run_key()
     tags = trial.tags
     value = tags.get("searched", f"lr={cfg.lr:g}")
     trackers = build_trackers(
-        cfg.tracker,
+        cfg.tracker if first else {},
         TrackedRun(
             key=key,
             experiment=trial.search or "runs",
@@ -63,7 +71,9 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
         device = device_of(cfg)
         trainer = L.Trainer(
             accelerator=device.type.replace("cuda", "gpu"),
-            devices=1,
+            devices=cfg.trainer.devices,
+            num_nodes=cfg.trainer.num_nodes,
+            strategy=strategy_of(cfg) or "auto",
             accumulate_grad_batches=cfg.trainer.accumulate,
             max_steps=cfg.trainer.max_steps,
             max_epochs=-1,
@@ -80,7 +90,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
                     RunState(trackers.run_key or key, precision, deciding_settings(cfg, corpus.identity)),
                 ),
             ],
-            plugins=[AtomicCheckpointIO(), precision_plugin(precision, device)],
+            plugins=[AtomicCheckpointIO(), precision_plugin(precision, device), *environment_of(cfg)],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
             limit_val_batches=cfg.data.val_batches * cfg.trainer.accumulate,
             val_check_interval=cfg.trainer.max_steps * cfg.trainer.accumulate + 1,
@@ -109,6 +119,8 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
             raise KeyboardInterrupt from None
         counts = {name: int(count) for name, count in interventions(trainer, module).items()}
         score = Score(None, corpus.unigram_entropy, steps=trainer.global_step, interventions=counts)
+        if over_ranks.any_of(trial.cancelled, module.device):
+            trial.watch.cancelled = True
         if trial.watch.final_verdict() is None and not trial.cancelled:
             found = trainer.validate(module, data, verbose=False)[0]
             score = replace(
@@ -118,13 +130,14 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
         ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
         trackers.end("KILLED" if ended_from_outside else "FAILED")
         raise
-    if trial.cancelled:
+    if over_ranks.any_of(trial.cancelled, module.device):
         trackers.end("KILLED")
         return score
     if cfg.trainer.keep_checkpoint:
         trainer.save_checkpoint(directory / CHECKPOINT)
-    else:
-        (directory / CHECKPOINT).unlink(missing_ok=True)
+        trainer.strategy.checkpoint_io.teardown()
+    elif first:
+        trainer.strategy.remove_checkpoint(directory / CHECKPOINT)
     ended = trial.outcome(score)
     trackers.set_tags(
         {

@@ -1,6 +1,7 @@
 import torch
 from torch import Tensor, nn
 
+from redline import over_ranks
 from redline.bounds import Positive
 from redline.model.norm_strategy import Site
 
@@ -37,11 +38,12 @@ class QKClip(nn.Module):
         clipped. Nor is a head whose largest logit is not finite: its weights would be zero for ever.
         """
         assert self.largest_H is not None
-        largest_H, self.largest_H = self.largest_H, None
+        largest_H, self.largest_H = over_ranks.largest(self.largest_H), None
         clipped_H = (largest_H > self.tau) & largest_H.isfinite() & updated
         factor_H = torch.where(clipped_H, (self.tau / largest_H).sqrt(), 1.0)
-        q_and_k = weight.unflatten(0, (3, self.num_heads, -1))[:2]
-        q_and_k.mul_(factor_H.view(-1, 1, 1))
+        rows_3H = torch.cat([factor_H, factor_H, torch.ones_like(factor_H)])  # those of v stay
+        factor_R = rows_3H.repeat_interleave(len(weight) // len(rows_3H))
+        over_ranks.shard(weight).mul_(over_ranks.shard_like(factor_R[:, None], weight))
         return clipped_H.sum().float()
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import Tensor
 
 from redline.bounds import Count, Epsilon, Kept, Positive
 from redline.training.gradients.step import Gradients, GradientStep
@@ -19,8 +19,8 @@ class Clip(GradientStep):
         self.max_norm = max_norm
 
     def __call__(self, gradients: Gradients) -> None:
-        nn.utils.clip_grads_with_norm_(gradients.parameters.values(), self.max_norm, gradients.norm_now)
-        gradients.changed()
+        # As torch's own, which does not take parts of tensors with the norm of the whole.
+        gradients.scale((self.max_norm / (gradients.norm_now + 1e-6)).clamp(max=1.0))
 
 
 class ClipValue(GradientStep):
@@ -30,7 +30,9 @@ class ClipValue(GradientStep):
         self.max_value = max_value
 
     def __call__(self, gradients: Gradients) -> None:
-        nn.utils.clip_grad_value_(gradients.parameters.values(), self.max_value)
+        tensors = gradients.tensors
+        torch._foreach_clamp_min_(tensors, -self.max_value)
+        torch._foreach_clamp_max_(tensors, self.max_value)
         gradients.changed()
 
 
@@ -54,8 +56,7 @@ class AdaGC(GradientStep):
 
     def __call__(self, gradients: Gradients) -> None:
         self.steps += 1
-        tensors = gradients.tensors
-        norms_P = torch.stack(torch._foreach_norm(tensors, 2, dtype=torch.float32))
+        norms_P = gradients.norms
         if self.means_P is None:
             self.means_P = torch.full_like(norms_P, torch.inf)
         if self.steps == 1 or self.steps < self.warmup_steps:
@@ -71,7 +72,7 @@ class AdaGC(GradientStep):
             )
         # One norm that is not finite would be in the mean for ever.
         self.means_P = torch.where(norms_P.isfinite(), means_P, self.means_P)
-        torch._foreach_mul_(tensors, list(factors_P.unbind()))
+        torch._foreach_mul_(gradients.tensors, list(factors_P.unbind()))
         gradients.changed()
 
 

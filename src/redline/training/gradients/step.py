@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from redline import over_ranks
+
 
 class Gradients:
     """Of one optimizer step, unscaled. ``loss`` (nats a token) and ``norm`` (global L2) stay what they were
@@ -16,20 +18,31 @@ class Gradients:
     def __init__(self, parameters: Mapping[str, nn.Parameter], loss: Tensor) -> None:
         self.parameters = parameters
         self.loss = loss
-        self.norm = global_norm(self.tensors)
+        self.norm = global_norm(self._gradients)
         self.dropped = False
         self._norm_now: Tensor | None = self.norm
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """One a parameter, in the parameters' order, to be changed in place; then call `changed`."""
+    def _gradients(self) -> list[Tensor]:
         return [its.grad for its in self.parameters.values() if its.grad is not None]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """One a parameter, in the parameters' order, to be changed in place; then call `changed`. Of sharded
+        ones this rank's part.
+        """
+        return [over_ranks.shard(its) for its in self._gradients]
+
+    @property
+    def norms(self) -> Tensor:
+        """(P,): the L2 norm of each now, in fp32."""
+        return torch.stack(over_ranks.norms(self._gradients, torch.float32))
 
     @property
     def norm_now(self) -> Tensor:
         """The global L2 norm after the changes so far."""
         if self._norm_now is None:
-            self._norm_now = global_norm(self.tensors)
+            self._norm_now = global_norm(self._gradients)
         return self._norm_now
 
     def changed(self) -> None:
@@ -49,9 +62,9 @@ class Gradients:
 
 def global_norm(gradients: list[Tensor]) -> Tensor:
     """The L2 norm of all of them together, in fp32 also where they are not."""
-    if all(its.dtype == torch.float32 for its in gradients):
+    if all(its.dtype == torch.float32 and not over_ranks.is_sharded(its) for its in gradients):
         return nn.utils.get_total_norm(gradients)
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
+    return torch.linalg.vector_norm(torch.stack(over_ranks.norms(gradients, torch.float32)))
 
 
 class GradientStep(ABC):

@@ -1,8 +1,9 @@
 """From the configuration's trackers to loggers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
@@ -42,7 +43,7 @@ def _found(name: str, spec: DictConfig) -> Callable[..., Logger]:
     return find_part(f"tracker.{name}", arguments, _TRACKER)
 
 
-def build_trackers(trackers: DictConfig, run: TrackedRun) -> Trackers:
+def build_trackers(trackers: Mapping[Any, Any], run: TrackedRun) -> Trackers:
     """The chosen loggers, made for ``run``."""
     together = Trackers([_found(str(name), spec)(run=run) for name, spec in trackers.items()])
     together.set_tags(run.tags)  # also for a resumed run
