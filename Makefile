@@ -73,6 +73,7 @@ bench: .venv/bench/installed ## step speed beside a lean loop and two peers, log
 	$(PY) bench/gate_noise.py
 	$(PY) bench/search_idle.py
 	$(PY) bench/worker_scaling.py
+	$(PY) bench/ddp.py
 	$(PY) bench/report_speed.py
 
 gate: setup ## has anything got worse since a stored search? make gate BASELINE=result.json [NEW=result.json]
