@@ -12,8 +12,7 @@ import sys
 import threading
 import traceback
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
@@ -24,7 +23,7 @@ from torch.distributed import TCPStore
 
 from redline.search import Score, Trial
 from redline.stability import Progress
-from redline.training.ranks import Ended, run_ranks
+from redline.training.ranks import Ended, canceller, run_ranks
 from redline.training.run import run
 
 _AGENT = f"from {__name__} import run_agent; run_agent()"
@@ -44,8 +43,12 @@ def launch(cfg: DictConfig, trial: Trial) -> Score:
         cfg.trainer.threads = max(1, threads // devices)
     if devices == nodes == 1:
         return run(cfg, trial)
-    with _cancelled_by_sigterm(trial):
-        ended = run_ranks(cfg, trial, name=uuid.uuid4().hex) if nodes == 1 else _run_on_machines(cfg, trial)
+    before = signal.signal(signal.SIGTERM, canceller(trial))
+    try:
+        here = nodes == 1
+        ended = run_ranks(cfg, trial, name=uuid.uuid4().hex) if here else _run_on_machines(cfg, trial)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if ended is None:
         trial.watch.cancelled = True
         return Score(None)
@@ -53,18 +56,6 @@ def launch(cfg: DictConfig, trial: Trial) -> Score:
     if ended.page is not None:
         trial.link(ended.page)
     return ended.score
-
-
-@contextmanager
-def _cancelled_by_sigterm(trial: Trial) -> Iterator[None]:
-    def cancel(*_: object) -> None:
-        trial.watch.cancelled = True
-
-    before = signal.signal(signal.SIGTERM, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import SimpleQueue, get_context
 from typing import Any
@@ -19,7 +19,6 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 
 from redline.errors import UserError
 from redline.search import Score, Trial
-from redline.stability import Watch
 from redline.training.run import run
 
 
@@ -89,9 +88,7 @@ def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> Ended | None:
     """A rank's whole life. It finds itself by the environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR."""
     # Not SIGINT, which torch sets: a rank that is stopped, or waits for another one, would not hear it.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
-    # Lightning's handler of SIGTERM sends messages between ranks wherever each of them is.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_hear_cancel, args=(trial.watch,), daemon=True).start()
+    signal.signal(signal.SIGTERM, canceller(trial))
     first = os.environ["RANK"] == "0"
     if not first:
         trial.watch.silence()
@@ -111,6 +108,10 @@ def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> Ended | None:
     return Ended(score, trial.watch.state_dict(), trial.watch.page) if first else None
 
 
-def _hear_cancel(watch: Watch) -> None:
-    signal.sigwait({signal.SIGTERM})
-    watch.cancelled = True
+def canceller(trial: Trial) -> Callable[..., None]:
+    """A signal's handler."""
+
+    def cancel(*_: object) -> None:
+        trial.watch.cancelled = True
+
+    return cancel

@@ -54,7 +54,10 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
 
 def _here(cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]) -> Outcome:
     trial = replace(trial, watch=Watch(build_rules(rules, object), tell))
-    return trial.outcome(launch(cfg, trial))
+    outcome = trial.outcome(launch(cfg, trial))
+    if trial.cancelled:
+        raise RuntimeError("ended by SIGTERM")
+    return outcome
 
 
 def _on_ranks(
