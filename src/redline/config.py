@@ -127,6 +127,7 @@ class TrainerConfig:
     accelerator: Accelerator = MISSING
     devices: Annotated[int, Ge(1), Le(1024)] = MISSING
     num_nodes: Annotated[int, Ge(1), Le(10_000)] = MISSING
+    node_command: list[str] = MISSING  # words
     strategy: Any = MISSING  # `_target_` and its arguments, or null
     rank_timeout: Annotated[float, Ge(1), Le(10**6)] = MISSING  # seconds
     threads: Annotated[int, Ge(1), Le(1024)] | None = MISSING  # CPU threads; null: torch's default

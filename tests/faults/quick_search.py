@@ -41,5 +41,6 @@ def main() -> None:
             heartbeat_every=0.2,
             heartbeat_timeout=3.0,
             storage_timeout=60.0,
+            grace_period=2.0,
         )
         SearchResult("search", LADDER, 3, done.results).write(folder / "result.json")

@@ -44,6 +44,7 @@ OPTIONS = Options(
     heartbeat_every=5.0,
     heartbeat_timeout=60.0,
     storage_timeout=600.0,
+    grace_period=2.0,
     report_timeout=None,
     reference="qk",
     prior=OmegaConf.to_container(shipped("hydra/sweeper/max_lr").prior),

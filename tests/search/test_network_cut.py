@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from coordinate import Coordinators
-from network import Network
 from optuna.trial import TrialState
 from search_helpers import open_gate_after, wait_for
 from test_postgresql import finished_points, some_study_has, states
 
+from network import Network
 from postgresql_server import PostgreSQL
 
 

@@ -77,7 +77,9 @@ def test_a_broken_rule_stops_the_trial_and_is_its_reason(tmp_path: Path) -> None
 
 def test_a_trial_that_is_asked_to_end_is_told_so_by_its_next_report(tmp_path: Path) -> None:
     says = Says([6.0, 5.0, 4.0], Score(None), asked_to_stop_after=1)
-    ran(says, tmp_path)
+    # Whoever asked: the search listens no more, and to another one it must be no outcome.
+    with pytest.raises(RuntimeError, match="ended by SIGTERM"):
+        ran(says, tmp_path)
     assert says.stopped == [False, True, True]
 
 

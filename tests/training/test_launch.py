@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,21 +14,25 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from machines import Command, enter
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessContext
 
+from network import Network
 from redline.errors import UserError
 from redline.search import Facts, Score, Trial
 from redline.stability import Watch
 from redline.stability.rules import NonFinite
+from redline.training import launch as launching
 from redline.training import ranks
 from redline.training.build import check_devices
 
 Rank = Callable[[DictConfig, Trial], Score]
 
 
-def cfg_of(devices: int) -> DictConfig:
-    return OmegaConf.create({"trainer": {"devices": devices, "threads": None, "rank_timeout": 30.0}})
+def cfg_of(devices: int, nodes: int = 1) -> DictConfig:
+    trainer = {"devices": devices, "num_nodes": nodes, "node_command": ["any"], "rank_timeout": 4.0}
+    return OmegaConf.create({"trainer": {**trainer, "threads": None}})
 
 
 @pytest.fixture
@@ -39,13 +45,13 @@ def trial(tmp_path):
 def launch(monkeypatch) -> Callable[..., Score]:
     """Runs the function on so many ranks."""
 
-    def launch(rank: Rank, trial: Trial, devices: int = 2) -> Score:
+    def launch(rank: Rank, trial: Trial, devices: int = 2, nodes: int = 1) -> Score:
         def joined(cfg: DictConfig, trial: Trial) -> Score:
             dist.init_process_group("gloo", timeout=timedelta(seconds=1))
             return rank(cfg, trial)
 
         monkeypatch.setattr(ranks, "run", joined)
-        return ranks.launch(cfg_of(devices), trial)
+        return launching.launch(cfg_of(devices, nodes), trial)
 
     return launch
 
@@ -64,12 +70,12 @@ def all_end(pids: list[int], seconds: float = 5.0) -> bool:
     return not any(map(alive, pids))
 
 
-def pids_in(directory: Path, count: int) -> list[int]:
+def pids_in(directory: Path, count: int, names: str = "pid-*") -> list[int]:
     until = time.monotonic() + 20
-    while len(found := list(directory.glob("pid-*"))) < count:
+    while len(found := list(directory.glob(names))) < count:
         assert time.monotonic() < until, "the ranks did not start"
         time.sleep(0.02)
-    return [int(path.name.removeprefix("pid-")) for path in found]
+    return [int(path.name.partition("-")[2]) for path in found]
 
 
 def test_four_ranks_make_one_run_that_the_first_reports(launch, trial):
@@ -93,7 +99,7 @@ def test_four_ranks_make_one_run_that_the_first_reports(launch, trial):
     assert outcome.page == "page"
     # Of rank 0 alone: two records.
     assert (trial.directory / "curve.bin").stat().st_size == 2 * 24
-    assert not (trial.directory / "ranks").exists()
+    assert not [*trial.directory.glob("ranks*")]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +158,59 @@ def test_ranks_end_with_their_launcher(launch, trial, number):
     assert {its.name for its in trial.directory.glob("*ed*")} == (
         {"cancelled-0", "cancelled-1", "ended"} if asked else set()
     )
+
+
+def test_two_machines_make_one_run(launch, trial, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Command)
+    told = []
+    trial.watch.tell = told.append
+
+    def rank(cfg, trial):
+        number = torch.tensor(float(dist.get_rank()))
+        dist.all_reduce(number)
+        assert os.environ["LOCAL_WORLD_SIZE"] == "2"
+        trial.report(0, number.item())
+        return Score(float(dist.get_rank()), numbers={"machine": float(os.environ["GROUP_RANK"])})
+
+    score = launch(rank, trial, nodes=2)
+    assert score == Score(0.0, numbers={"machine": 0.0})
+    assert [its.loss for its in told] == [6.0]
+    assert trial.outcome(score).initial_loss == 6.0
+
+
+def test_a_machine_that_is_cut_off_is_a_crash_and_its_ranks_end_by_themselves(launch, trial, monkeypatch):
+    network = Network(machines=1)
+    here, there = network.on_server()[-1], network.on(1)[-1]
+    monkeypatch.setattr(Command, "places", [(here, "to1"), (there, "wire")])
+    monkeypatch.setattr(Command, "out_of_reach", [1])
+    monkeypatch.setattr(socket, "gethostname", lambda: network.server_address(1))
+
+    def rank(cfg, trial):
+        (trial.directory / f"agent-{os.getppid()}").touch()
+        (trial.directory / f"pid-{os.getpid()}").touch()
+        while True:
+            dist.barrier()
+
+    def launches() -> None:
+        enter(here, "to1")
+        monkeypatch.setattr(subprocess, "Popen", Command)
+        with pytest.raises(RuntimeError, match="rank"):
+            launch(rank, trial, devices=1, nodes=2)
+        (trial.directory / "ended").touch()
+        os._exit(0)  # the other machine's processes are children of this one here
+
+    try:
+        network.create()
+        launcher = get_context("fork").Process(target=launches)
+        launcher.start()
+        pids = pids_in(trial.directory, 2)
+        network.cut(1)
+        assert all_end([launcher.pid, *pids, *pids_in(trial.directory, 2, "agent-*")], seconds=20)
+        assert (trial.directory / "ended").exists()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine makes no network namespaces: {getattr(error, 'stderr', error)!r}")
+    finally:
+        network.remove()
 
 
 def test_more_devices_than_there_are_is_told_in_one_line(run_cfg, monkeypatch):

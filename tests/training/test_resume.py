@@ -1,14 +1,18 @@
 """A run that died and went on from its checkpoint is the run that did not, to the bit."""
 
 import itertools
+import os
+import signal
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
-from training_helpers import Stopped, train
+from training_helpers import Stopped, train, trial_of
 
 from redline.training.checkpoints import CHECKPOINT, StepSeed
+from redline.training.ranks import canceller
+from redline.training.run import run
 
 
 def checkpoint(directory):
@@ -86,6 +90,26 @@ def test_a_named_checkpoint_is_gone_on_from_in_another_directory(run_cfg, tmp_pa
     resumed, losses = train(cfg, tmp_path / "second")
     assert resumed == whole
     assert min(losses) == 4
+
+
+def test_a_cancelled_run_goes_on_from_the_step_that_it_reached(run_cfg, tmp_path):
+    """By SIGTERM, as a cluster that preempts a job sends it. Checkpoints are due at steps 4, 8, 12."""
+    whole, _ = train(run_cfg(), tmp_path / "whole")
+    trial = trial_of(
+        run_cfg(),
+        tmp_path / "parts",
+        lambda progress: os.kill(os.getpid(), signal.SIGTERM) if progress.step == 6 else None,
+    )
+    before = signal.signal(signal.SIGTERM, canceller(trial))
+    try:
+        run(run_cfg(), trial)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trial.cancelled
+    assert checkpoint(tmp_path / "parts")["global_step"] == 7  # a step's numbers are read one step late
+    resumed, losses = train(run_cfg(), tmp_path / "parts")
+    assert resumed == whole
+    assert min(losses) == 7
 
 
 def died_in_validation(cfg, directory, monkeypatch):

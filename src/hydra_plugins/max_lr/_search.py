@@ -1,5 +1,6 @@
 """One `-m` command: from its words to variants, a ladder and a name, and on to the engine."""
 
+import os
 import re
 import signal
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def search(
         arguments, command.params, loader, options.key, config.search.ladder, command.tolerance
     )
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
+    if config.trainer.num_nodes > 1 and os.environ.get("SLURM_PROCID", "0") != "0":
+        return None  # trials span this job's machines, on each of which this command has been started
     asked = Search(
         options=options,
         variants=variants,

@@ -53,7 +53,7 @@ _REPORT_EVERY = 5.0  # seconds between two intermediate values of a trial whose 
 _READ_EVERY = 2.0  # seconds between two readings of what other machines did
 # An interval's upper end over its lower one, from which on other edges say more than its own runs.
 _WIDE = 3.0
-_GRACE_PERIOD = 2.0  # seconds in which trials may end by themselves, all of them together
+_GRACE_PERIOD = 2.0  # seconds in which a trial that is no longer needed may end by itself
 
 
 class Coordinator:
@@ -105,7 +105,7 @@ class Coordinator:
         finally:
             self.storage.meanwhile = None
             self.pool.hurry()
-            until = time.monotonic() + _GRACE_PERIOD
+            until = time.monotonic() + self.options.grace_period
             for slot in self.pool.slots:
                 if slot.index in self.running:
                     self._abandon(slot, grace_period=max(0.0, until - time.monotonic()))

@@ -37,6 +37,7 @@ class Options:
     heartbeat_every: Positive  # seconds
     heartbeat_timeout: Positive
     storage_timeout: Positive
+    grace_period: Positive
     report_timeout: Positive | None
     reference: str
     prior: Any  # of the curve; see `policy.prior.Prior`

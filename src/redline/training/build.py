@@ -1,5 +1,6 @@
 """From the composed configuration to the objects of a run."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
@@ -153,11 +154,17 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Raise UserError where the run needs more devices than there are."""
+    """Raise UserError where the run needs more devices than there are, or cannot start on other machines."""
     asked, kind = cfg.trainer.devices, device_of(cfg).type
     there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, asked)  # on a CPU any number shares it
     if asked > there:
         raise UserError(f"trainer.devices={asked}: {there} {kind} device(s) here; allowed: 1 to {there}")
+    nodes, command = cfg.trainer.num_nodes, [*cfg.trainer.node_command][:1]
+    if nodes > 1 and not (command and shutil.which(command[0])):
+        raise UserError(
+            f"trainer.num_nodes={nodes}: trainer.node_command begins with {','.join(command)!r}, no program "
+            "here; allowed: 1, or more in a job of Slurm, which has srun"
+        )
 
 
 def precision_of(cfg: DictConfig) -> str:

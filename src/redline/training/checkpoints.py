@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from redline.bounds import shown
 from redline.errors import UserError
+from redline.search import Trial
 from redline.training.build import build_schedule
 from redline.training.checkpoint_io import is_whole, read_plain
 from redline.training.settings import deciding_settings
@@ -36,9 +37,11 @@ class RunState:
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Overwrites ``last.ckpt`` every so many steps; remembers ``run``, what a run that goes on must know."""
+    """Overwrites ``last.ckpt`` every so many steps, and when the trial is cancelled, since a cluster that
+    preempts a job lets it go on elsewhere; remembers ``run``, what a run that goes on must know.
+    """
 
-    def __init__(self, directory: Path, every: int, run: RunState) -> None:
+    def __init__(self, directory: Path, every: int, run: RunState, trial: Trial) -> None:
         super().__init__(
             dirpath=directory,
             filename=CHECKPOINT.removesuffix(".ckpt"),
@@ -46,14 +49,20 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
-        self.run = run
+        self.run, self.trial = run, trial
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Between two micro-batches a step is half done.
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        # Not `trial.cancelled`, which one rank may know of before the others.
+        cancelled = trainer.should_stop and self.trial.watch.verdict is None
+        if cancelled and self._last_global_step_saved != trainer.global_step:
+            assert self.dirpath is not None
+            trainer.save_checkpoint(Path(self.dirpath) / CHECKPOINT)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -1,13 +1,12 @@
-"""One run on several devices: for each a process, called a rank, started and watched by torch's launcher."""
+"""This machine's ranks: processes of one run, one a device, started and watched by torch's launcher."""
 
 import logging
 import os
 import shutil
 import signal
 import sys
-import threading
 import traceback
-import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import SimpleQueue, get_context
 from typing import Any
@@ -20,12 +19,11 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 
 from redline.errors import UserError
 from redline.search import Score, Trial
-from redline.stability import Watch
 from redline.training.run import run
 
 
 @dataclass(frozen=True)
-class _Ended:
+class Ended:
     """What rank 0 gives back. ``watch``: its state."""
 
     score: Score
@@ -33,56 +31,47 @@ class _Ended:
     page: str | None
 
 
-def launch(cfg: DictConfig, trial: Trial) -> Score:
-    """`run` here, or on as many ranks as ``trainer.devices`` asks for. Raises what `run` raises.
+def run_ranks(
+    cfg: DictConfig, trial: Trial, *, name: str, store: str = "localhost:0", owns_store: bool = True
+) -> Ended | None:
+    """Start ``trainer.devices`` ranks, and wait for them. None where rank 0 is on another machine, and where
+    SIGTERM, which is passed on to the ranks, cancelled the run.
 
-    Ranks are forked from this process, which must not have computed by then, nor have touched a GPU. Each
-    judges the run by itself: `run` gives all the same numbers. Rank 0 alone reports to the trial. SIGTERM is
-    passed on, and cancels the run.
+    They are forked from this process, which must not have computed by then, nor have touched a GPU. Ranks of
+    all machines meet under the ``name`` at the address ``store``. Raises UserError where a rank has met one,
+    and RuntimeError where one has crashed: then all are ended.
     """
-    devices, threads = cfg.trainer.devices, trial.threads
-    if devices > 1 and threads is None:
-        threads = os.cpu_count() or 1
-    if cfg.trainer.threads is None and threads is not None:
-        cfg.trainer.threads = max(1, threads // devices)
-    if devices == 1:
-        return run(cfg, trial)
     # With the driver's count instead of CUDA's own, after which forked processes could not use CUDA.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    logs = trial.directory / "ranks"
-    shutil.rmtree(logs, ignore_errors=True)
+    for part in ("multiprocessing", "agent.server"):  # what they say is in what is raised
+        logging.getLogger(f"torch.distributed.elastic.{part}.api").setLevel(logging.CRITICAL)
+    logs = trial.directory / f"ranks-{os.uname().nodename}-{os.getpid()}"
     said = get_context("fork").SimpleQueue()
+    seconds = int(cfg.trainer.rank_timeout)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=devices,
-        run_id=uuid.uuid4().hex,
+        min_nodes=cfg.trainer.num_nodes,
+        max_nodes=cfg.trainer.num_nodes,
+        nproc_per_node=cfg.trainer.devices,
+        run_id=name,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        rdzv_timeout=int(cfg.trainer.rank_timeout),
-        local_addr="localhost",
+        rdzv_endpoint=store,
+        rdzv_configs={"is_host": owns_store, "join_timeout": seconds, "read_timeout": seconds},
+        local_addr="localhost" if owns_store else None,
         max_restarts=0,
         start_method="fork",
         logs_specs=DefaultLogsSpecs(str(logs)),
         signals_to_handle="SIGTERM",
     )
-    for name in ("multiprocessing", "agent.server"):  # what they say is in what is raised
-        logging.getLogger(f"torch.distributed.elastic.{name}.api").setLevel(logging.CRITICAL)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ended = elastic_launch(config, _rank)(cfg, trial, said)[0]
+        return elastic_launch(config, _rank)(cfg, trial, said).get(0)
     except SignalException:
-        trial.watch.cancelled = True
-        return Score(None)
+        return None
     except ChildFailedError as error:
         raise _why(error, said) from None
     finally:
         signal.signal(signal.SIGTERM, before)
         shutil.rmtree(logs, ignore_errors=True)
-    trial.watch.load_state_dict(ended.watch)
-    if ended.page is not None:
-        trial.link(ended.page)
-    return ended.score
 
 
 def _why(error: ChildFailedError, said: SimpleQueue) -> Exception:
@@ -95,13 +84,11 @@ def _why(error: ChildFailedError, said: SimpleQueue) -> Exception:
     return [*mistakes, *last_words, RuntimeError(f"rank {number}: {failure.message}")][0]
 
 
-def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> _Ended | None:
+def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> Ended | None:
     """A rank's whole life. It finds itself by the environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR."""
     # Not SIGINT, which torch sets: a rank that is stopped, or waits for another one, would not hear it.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
-    # Lightning's handler of SIGTERM sends messages between ranks wherever each of them is.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_hear_cancel, args=(trial.watch,), daemon=True).start()
+    signal.signal(signal.SIGTERM, canceller(trial))
     first = os.environ["RANK"] == "0"
     if not first:
         trial.watch.silence()
@@ -118,9 +105,13 @@ def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> _Ended | None:
         sys.exit(1)
     if trial.cancelled:
         sys.exit(1)  # torch waits for all results of ranks that end well
-    return _Ended(score, trial.watch.state_dict(), trial.watch.page) if first else None
+    return Ended(score, trial.watch.state_dict(), trial.watch.page) if first else None
 
 
-def _hear_cancel(watch: Watch) -> None:
-    signal.sigwait({signal.SIGTERM})
-    watch.cancelled = True
+def canceller(trial: Trial) -> Callable[..., None]:
+    """A signal's handler."""
+
+    def cancel(*_: object) -> None:
+        trial.watch.cancelled = True
+
+    return cancel

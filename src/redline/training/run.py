@@ -1,5 +1,6 @@
 """One training run, from its configuration to its outcome."""
 
+import signal
 from dataclasses import replace
 
 import lightning as L
@@ -88,6 +89,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
                     directory,
                     cfg.trainer.checkpoint_every,
                     RunState(trackers.run_key or key, precision, deciding_settings(cfg, corpus.identity)),
+                    trial,
                 ),
             ],
             plugins=[AtomicCheckpointIO(), precision_plugin(precision, device), *environment_of(cfg)],
@@ -101,6 +103,9 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             enable_model_summary=False,
             default_root_dir=directory,
         )
+        if callable(signal.getsignal(signal.SIGTERM)):
+            # It cancels the trial, which ends after a step. Lightning would raise, on ranks after messages.
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         module = build_module(cfg)
         if precision == "fp8":
             to_fp8(module.model, device)

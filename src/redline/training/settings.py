@@ -11,6 +11,7 @@ _NO_MATTER = ("search", "tracker", "monitor", "divergence")
 _NO_MATTER_IN_TRAINER = (
     "devices",
     "num_nodes",
+    "node_command",
     "strategy",
     "rank_timeout",
     "threads",

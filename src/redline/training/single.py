@@ -18,8 +18,8 @@ from redline.search.workers.pool import Pool, Slot
 from redline.stability import Outcome, Progress, Watch, build_rules
 from redline.training.check import check
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.launch import launch
 from redline.training.outbox import drain
-from redline.training.ranks import launch
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     bar = ProgressBar(f"{norm} lr={cfg.lr:g}", max_steps, shown=cfg.trainer.progress_bar)
     rules: Any = OmegaConf.to_container(cfg.divergence, resolve=True)
     trial = Trial(cfg.lr, cfg.seed, directory, Facts(max_steps), tags={"norm": norm})
-    outcome = (_here if cfg.trainer.devices == 1 else _on_ranks)(cfg, trial, rules, bar.report)
+    train = _here if cfg.trainer.devices == cfg.trainer.num_nodes == 1 else _on_ranks
+    outcome = train(cfg, trial, rules, bar.report)
     bar.close()
     if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
@@ -53,7 +54,10 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
 
 def _here(cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]) -> Outcome:
     trial = replace(trial, watch=Watch(build_rules(rules, object), tell))
-    return trial.outcome(launch(cfg, trial))
+    outcome = trial.outcome(launch(cfg, trial))
+    if trial.cancelled:
+        raise RuntimeError("ended by SIGTERM")
+    return outcome
 
 
 def _on_ranks(

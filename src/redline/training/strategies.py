@@ -117,15 +117,14 @@ def strategy_of(cfg: DictConfig) -> Strategy | None:
 
 
 class _Alone(LightningEnvironment):
-    """One device with a strategy: Lightning is not to start others."""
+    """One device: Lightning is not to look for others, nor to start them."""
 
     creates_processes_externally = True
 
 
 def environment_of(cfg: DictConfig) -> list[ClusterEnvironment]:
-    """Plugins for the trainer: where ranks are found, unless Lightning sees it by itself."""
-    alone = cfg.trainer.devices * cfg.trainer.num_nodes == 1
-    return [] if cfg.trainer.strategy is None or not alone else [_Alone()]
+    """Plugins for the trainer: a job of a cluster may have more tasks than a run on one device is of."""
+    return [_Alone()] if cfg.trainer.devices * cfg.trainer.num_nodes == 1 else []
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class Training(Trainable):
     cfg: DictConfig
     key: str = "lr"
     largest: float | None = None
-    preload = ("redline.training.ranks",)
+    preload = ("redline.training.launch",)
 
     @property
     def max_steps(self) -> int:
@@ -92,7 +92,7 @@ class Training(Trainable):
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def run(self, trial: Trial) -> Score:
-        from redline.training.ranks import launch
+        from redline.training.launch import launch
 
         cfg = self._with(trial.value)
         cfg.seed = trial.seed

@@ -57,6 +57,8 @@ def run_trial(trainable: Trainable, trial: Trial, rules: Mapping[str, Any], send
     started = time.monotonic()
     trial = replace(trial, watch=watch)
     outcome = trial.outcome(trainable.run(trial))
+    if trial.cancelled:  # by another one than the search, which listens no more
+        raise RuntimeError("ended by SIGTERM")
     return replace(outcome, seconds=time.monotonic() - started)
 
 
