@@ -38,6 +38,12 @@ class Attention(StrEnum):
     explicit = "explicit"
 
 
+class Compile(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Accelerator(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -124,6 +130,8 @@ class TrainerConfig:
     precision: Precision = MISSING
     allow_emulated: bool = MISSING
     accumulate: Annotated[int, Ge(1), Le(10**6)] = MISSING  # micro-batches of an optimizer step
+    checkpoint_activations: bool = MISSING
+    compile: Compile = MISSING
     accelerator: Accelerator = MISSING
     devices: Annotated[int, Ge(1), Le(1024)] = MISSING
     num_nodes: Annotated[int, Ge(1), Le(10_000)] = MISSING

@@ -11,7 +11,7 @@ from torch import nn
 
 from redline.bounds import check_value, shown
 from redline.errors import UserError
-from redline.model import OUTSIDE, SITES, Transform, Transformer
+from redline.model import OUTSIDE, SITES, Transform, Transformer, recompute_blocks
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
@@ -100,8 +100,11 @@ def count_parameters(cfg: DictConfig) -> int:
 def build_module(cfg: DictConfig) -> LanguageModel:
     """The model with its loss, optimizer and schedule; its weights depend on ``cfg.seed`` alone."""
     torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    if cfg.trainer.checkpoint_activations:
+        recompute_blocks(model)
     return LanguageModel(
-        build_model(cfg),
+        model,
         lr=cfg.lr,
         terms=build_terms(cfg),
         optimizer=optimizer_from(cfg.optimizer),

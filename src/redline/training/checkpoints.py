@@ -32,6 +32,7 @@ class RunState:
 
     key: str
     precision: str
+    compiled: bool
     settings: Mapping[str, Any]
 
 

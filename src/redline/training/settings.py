@@ -17,6 +17,7 @@ _NO_MATTER_IN_TRAINER = (
     "progress_bar",
     "checkpoint_every",
     "keep_checkpoint",
+    "checkpoint_activations",
     "resume",
 )
 
