@@ -6,9 +6,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint, noop_context_fn
-
-from redline.model.site_map import MappedModel
 
 _again = False
 
@@ -18,12 +17,11 @@ def recomputing() -> bool:
     return _again
 
 
-def recompute_blocks(model: MappedModel) -> None:
-    """Have each block of ``model`` keep its inputs only, and draw the same random numbers both times
-    (Chen et al. 2016, arXiv 1604.06174).
+def recompute(block: nn.Module) -> None:
+    """Have ``block`` keep its inputs only, and draw the same random numbers both times (Chen et al. 2016,
+    arXiv 1604.06174).
     """
-    for layer in model.site_map.layers:
-        layer.block.forward = partial(_recomputed, layer.block.forward)  # type: ignore[method-assign]
+    block.forward = partial(_recomputed, block.forward)
 
 
 def _recomputed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:

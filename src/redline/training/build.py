@@ -11,7 +11,7 @@ from torch import nn
 
 from redline.bounds import check_value, shown
 from redline.errors import UserError
-from redline.model import OUTSIDE, SITES, Transform, Transformer, recompute_blocks
+from redline.model import OUTSIDE, SITES, Transform, Transformer, recompute
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
@@ -102,7 +102,8 @@ def build_module(cfg: DictConfig) -> LanguageModel:
     torch.manual_seed(cfg.seed)
     model = build_model(cfg)
     if cfg.trainer.checkpoint_activations:
-        recompute_blocks(model)
+        for layer in model.site_map.layers:
+            recompute(layer.block)
     return LanguageModel(
         model,
         lr=cfg.lr,

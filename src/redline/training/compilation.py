@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from redline.errors import UserError
+from redline.model import MappedModel
 from redline.training.build import device_of
 from redline.training.module import LanguageModel
 
@@ -35,7 +36,7 @@ class _Gain:
 _GAINS = {"cpu": _Gain(1e11, 0.1, 10.0, 8.0), "cuda": _Gain(1e14, 0.2, 30.0, 8.0)}
 
 
-def compiles(cfg: DictConfig, model: nn.Module) -> tuple[bool, str]:
+def compiles(cfg: DictConfig, model: MappedModel) -> tuple[bool, str]:
     """Whether the run of ``cfg``, which trains ``model``, is compiled on the device here, and why.
 
     Raises UserError where it cannot be.
@@ -50,7 +51,7 @@ def compiles(cfg: DictConfig, model: nn.Module) -> tuple[bool, str]:
         return False, missing
     tokens = cfg.data.batch_size * cfg.data.sequence_length * cfg.trainer.max_steps
     parameters = sum(its.numel() for its in model.parameters())
-    return earns_back(device, parameters, cfg.model.num_layers, tokens)
+    return earns_back(device, parameters, len(model.site_map.layers), tokens)
 
 
 def earns_back(device: str, parameters: int, layers: int, tokens: int) -> tuple[bool, str]:

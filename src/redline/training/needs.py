@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from redline.model import named_parameters
+from redline.model import MappedModel, named_parameters, recompute
 from redline.training.build import build_model, build_terms, micro_batch_size
 from redline.training.losses import total
 from redline.training.module import losses
@@ -22,7 +22,7 @@ from redline.training.optimizers import optimizer_from
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "fp16-mixed": torch.float16, "fp8": torch.bfloat16}
 
 
-def flops_per_token(model: nn.Module, sequence_length: int) -> int:
+def flops_per_token(model: MappedModel, sequence_length: int) -> int:
     """Of training, by the usual count: 6 for each number of a matrix that tokens are multiplied by, and
     12 T D a layer for the products with keys and values, masked ones too (Chowdhery et al. 2022,
     arXiv 2204.02311, appendix B). What is computed again to save memory does not count.
@@ -66,7 +66,9 @@ def memory(cfg: DictConfig, precision: str, *, recomputed: bool) -> Memory:
     make_optimizer = optimizer_from(cfg.optimizer)
     with torch.device("meta"):
         model = build_model(cfg)
-    model.recomputes = recomputed
+    blocks = [its.block for its in model.site_map.layers]
+    for block in blocks if recomputed else ():
+        recompute(block)
     with FakeTensorMode():
         _fake(model, torch.bfloat16 if precision == "bf16-true" else None)
         terms = build_terms(cfg)
@@ -74,8 +76,10 @@ def memory(cfg: DictConfig, precision: str, *, recomputed: bool) -> Memory:
             term.attach(model)
         batch, length = micro_batch_size(cfg), cfg.data.sequence_length
         tokens_BS = torch.zeros(batch, length + 1, dtype=torch.int64)
+        head = model.site_map.head
+        vocabulary = 0 if head is None else next(head.parameters()).shape[0]
         parameters = list(model.parameters())
-        made = _Made(batch * length * cfg.model.vocab_size)
+        made = _Made(batch * length * vocabulary)
         made.hold(*parameters, *model.buffers())
         optimizer = make_optimizer(named_parameters(model), 1.0)
         with made:
@@ -96,8 +100,8 @@ def memory(cfg: DictConfig, precision: str, *, recomputed: bool) -> Memory:
                     loss = total(addends)
                 del addends
                 loss.backward()
-        block = max(sum(its.nbytes for its in block.parameters()) for block in model.blocks)
-        in_blocks = sum(its.nbytes for block in model.blocks for its in block.parameters())
+        largest = max(sum(its.nbytes for its in block.parameters()) for block in blocks)
+        in_blocks = sum(its.nbytes for block in blocks for its in block.parameters())
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -105,7 +109,7 @@ def memory(cfg: DictConfig, precision: str, *, recomputed: bool) -> Memory:
         activations=made.most_activations - weights - state,
         logits=made.logits_then,
         peak=max(made.most, stepping),
-        block=block,
+        block=largest,
         rest=sum(its.nbytes for its in parameters) - in_blocks,
     )
 

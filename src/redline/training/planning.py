@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from redline.errors import UserError
-from redline.model import named_parameters
 from redline.search.policy.cost import Cost
 from redline.training.build import build_model, micro_batch_size
 from redline.training.compilation import earns_back
@@ -19,85 +18,89 @@ _FULL = 0.9  # of a device's memory: kernels, the allocator's gaps and CUDA itse
 _GIB = 2**30
 
 
-def plan_text(runs: Mapping[str, DictConfig], cost: Cost | None = None) -> str:
-    """What each of ``runs``, a variant by its name, needs on the device of its ``plan``; ``cost``: how many a
-    search trains of each. Raises UserError.
+@dataclass(frozen=True)
+class _Run:
+    """Of one variant. ``flops`` and ``tokens``: of a step; ``seconds``: what one takes on one device;
+    ``memory``: bytes of that.
     """
-    first = next(iter(runs.values()))
-    precision = _precision(first)
-    largest = max(runs.values(), key=_parameters)
-    return "\n".join(
-        [
-            *_device(first, precision),
-            *_steps(runs, precision),
-            "",
-            *_memory(largest, precision),
-            "",
-            *_search(runs, precision, cost),
-        ]
-    )
+
+    name: str
+    steps: int
+    tokens: int
+    parameters: int
+    flops: int
+    seconds: float
+    memory: int
+    compiling: str
 
 
-def _precision(cfg: DictConfig) -> str:
-    asked: str = cfg.trainer.precision.value
-    return "bf16-mixed" if asked == "auto" else asked
+def plan_text(runs: Mapping[str, DictConfig], cost: Cost | None = None, short_steps: float = 0.0) -> str:
+    """What each of ``runs``, a variant by its name, needs on the device of its ``plan``. ``cost``: how many
+    runs a search trains of each, beside short ones of ``short_steps`` together. Raises UserError.
+    """
+    cfgs = {name: _as_on_a_gpu(cfg) for name, cfg in runs.items()}
+    counted = [_count(name, cfg) for name, cfg in cfgs.items()]
+    largest = max(counted, key=lambda its: its.memory).name
+    parts = [_setting(cfgs[largest]), _steps(counted), _memory(largest, cfgs[largest])]
+    if cost is not None:
+        parts.append(_together(counted, cost, short_steps))
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _as_on_a_gpu(cfg: DictConfig) -> DictConfig:
+    """With what ``auto`` is there."""
+    cfg = copy.deepcopy(cfg)
+    if cfg.trainer.precision == "auto":
+        cfg.trainer.precision = "bf16-mixed"
+    if cfg.model.get("attention") == "auto":
+        cfg.model.attention = "fused"
+    return cfg
 
 
 def peak_flops(tflops: Mapping[str, float | None], precision: str) -> float | None:
-    """Of a device, in FLOP/s; None where it has no such instructions."""
+    """In FLOP/s, from TFLOP/s by number format; None where the device has no such instructions."""
     found = tflops[precision.partition("-")[0]]
     return None if found is None else found * 1e12
 
 
-def _seconds(cfg: DictConfig, model: torch.nn.Module, precision: str) -> float:
-    """That a step takes on one device."""
+def _count(name: str, cfg: DictConfig) -> _Run:
+    precision, tokens = cfg.trainer.precision.value, cfg.data.batch_size * cfg.data.sequence_length
+    with torch.device("meta"):
+        model = build_model(cfg)
     peak = peak_flops(cfg.plan.tflops, precision)
     if peak is None:
-        raise UserError(f"trainer.precision={precision}: the device of `plan` cannot; allowed: another device=…")
-    return _tokens(cfg) * flops_per_token(model, cfg.data.sequence_length) / (peak * cfg.plan.utilisation)
+        raise UserError(f"trainer.precision={precision}: {cfg.plan.names[0]} cannot; allowed: another device")
+    parameters, steps = sum(its.numel() for its in model.parameters()), cfg.trainer.max_steps
+    flops = tokens * flops_per_token(model, cfg.data.sequence_length)
+    _, why = earns_back("cuda", parameters, len(model.site_map.layers), tokens * steps)
+    again = cfg.trainer.checkpoint_activations
+    seconds = flops / (peak * cfg.plan.utilisation) * (4 / 3 if again else 1)  # a third is a forward pass
+    needed = memory(cfg, precision, recomputed=again).peak
+    return _Run(name, steps, tokens, parameters, flops, seconds, needed, why)
 
 
-def _tokens(cfg: DictConfig) -> int:
-    tokens: int = cfg.data.batch_size * cfg.data.sequence_length
-    return tokens
-
-
-def _model(cfg: DictConfig) -> torch.nn.Module:
-    with torch.device("meta"):
-        return build_model(cfg)
-
-
-def _parameters(cfg: DictConfig) -> int:
-    return sum(its.numel() for its in _model(cfg).parameters())
-
-
-def _device(cfg: DictConfig, precision: str) -> Iterator[str]:
-    plan, asked = cfg.plan, cfg.trainer.precision.value
-    peak = peak_flops(plan.tflops, precision) or 0.0
+def _setting(cfg: DictConfig) -> Iterator[str]:
+    plan, precision = cfg.plan, cfg.trainer.precision.value
+    tflops = plan.tflops[precision.partition("-")[0]]
     yield (
-        f"device: {plan.names[0]}, {plan.memory_gib:g} GiB, {peak / 1e12:g} TFLOP/s in {precision}"
-        f"{' (which auto is there)' if asked == 'auto' else ''}, {plan.utilisation:.0%} of them used "
-        "(device=…, plan.utilisation=…)"
+        f"device: {plan.names[0]}, {plan.memory_gib:g} GiB, {tflops:g} TFLOP/s in {precision}, of which "
+        f"{plan.utilisation:.0%} are used (device=…, plan.utilisation=…)"
     )
     yield (
         f"a step: {cfg.data.batch_size} sequences of {cfg.data.sequence_length} tokens, "
-        f"{micro_batch_size(cfg)} at once; a run: {cfg.trainer.max_steps} steps, "
-        f"{_tokens(cfg) * cfg.trainer.max_steps:.3g} tokens"
+        f"{micro_batch_size(cfg)} at once on a device"
     )
 
 
-def _steps(runs: Mapping[str, DictConfig], precision: str) -> Iterator[str]:
-    table = [("", "parameters", "FLOPs a step", "seconds a step", "device-hours a run")]
-    for name, cfg in runs.items():
-        model = _model(cfg)
-        flops = _tokens(cfg) * flops_per_token(model, cfg.data.sequence_length)
-        seconds = _seconds(cfg, model, precision)
-        hours = seconds * cfg.trainer.max_steps / 3600
-        table.append((name, _in_words(_parameters(cfg)), f"{flops:.3g}", f"{seconds:.3g}", f"{hours:.3g}"))
+def _steps(runs: Sequence[_Run]) -> Iterator[str]:
+    head = ("parameters", "GiB", "FLOPs a step", "seconds a step", "steps", "tokens", "device-hours")
+    table: list[tuple[str, ...]] = [("", *head)]
+    for its in runs:
+        tokens, hours = its.tokens * its.steps, its.seconds * its.steps / 3600
+        numbers = (its.memory / _GIB, its.flops, its.seconds, its.steps, tokens, hours)
+        table.append((its.name, _in_words(its.parameters), *(f"{number:.3g}" for number in numbers)))
     yield from _aligned(table)
-    layers = len({its.layer for its in named_parameters(model)} - {None})
-    _, why = earns_back("cuda", _parameters(cfg), layers, _tokens(cfg) * cfg.trainer.max_steps)
-    yield f"trainer.compile={cfg.trainer.compile.value}: {why} of a run"
+    yield f"trainer.compile: {runs[0].compiling}"
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,13 @@ class Choice:
 
 def choices(kept: Memory, recomputed: Memory, devices: int) -> list[Choice]:
     """From the fastest one to that which needs the least memory."""
-    fsdp = f"trainer=fsdp trainer.devices={devices}"
+    one, fsdp = "one device a run", f"trainer=fsdp trainer.devices={devices}"
+    again = "trainer.checkpoint_activations=true"
     return [
-        Choice("one device a run", kept.peak),
-        Choice("one device a run, trainer.checkpoint_activations=true", recomputed.peak),
+        Choice(one, kept.peak),
+        Choice(f"{one}, {again}", recomputed.peak),
         Choice(fsdp, kept.sharded(devices)),
-        Choice(f"{fsdp} trainer.checkpoint_activations=true", recomputed.sharded(devices)),
+        Choice(f"{fsdp} {again}", recomputed.sharded(devices)),
     ]
 
 
@@ -124,53 +128,44 @@ def recommended(offered: Sequence[Choice], there: float) -> Choice | None:
     return next((its for its in offered if its.needed <= _FULL * there), None)
 
 
-def _memory(cfg: DictConfig, precision: str) -> Iterator[str]:
-    cfg = copy.deepcopy(cfg)
-    with open_dict(cfg):
-        if cfg.model.get("attention") == "auto":
-            cfg.model.attention = "fused"  # what auto is on a GPU
+def _memory(name: str, cfg: DictConfig) -> Iterator[str]:
+    asked = cfg.trainer.precision.value
     devices = cfg.trainer.devices * cfg.trainer.num_nodes
     devices = cfg.plan.count if devices == 1 else devices
-    head = ("weights", "gradients", "optimizer", "activations", "logits", "one device, ddp", f"fsdp over {devices}")
-    table = [("GiB of a device", *head)]
-    found: dict[tuple[str, bool], Memory] = {}
-    for each in dict.fromkeys([*_PRECISIONS, precision]):
-        for again in (False, True):
-            its = found[each, again] = memory(cfg, each, recomputed=again)
+    head = ("weights", "gradients", "optimizer", "activations", "logits", "one device, ddp")
+    table: list[tuple[str, ...]] = [(f"GiB, {name}", *head, f"fsdp over {devices}")]
+    for precision in dict.fromkeys([*_PRECISIONS, asked]):
+        kept, again = (memory(cfg, precision, recomputed=each) for each in (False, True))
+        for words, its in ((precision, kept), (f"{precision}, recomputed", again)):
             numbers = (its.weights, its.gradients, its.state, its.activations, its.logits, its.peak)
-            name = f"{each}, recomputed" if again else each
-            table.append((name, *(f"{its / _GIB:.3g}" for its in (*numbers, its.sharded(devices)))))
+            table.append((words, *(f"{each / _GIB:.3g}" for each in (*numbers, its.sharded(devices)))))
+        if precision == asked:
+            best = recommended(choices(kept, again, devices), cfg.plan.memory_gib * _GIB)
     yield from _aligned(table)
     yield (
-        "activations: the most at a time, with the logits among them; recomputed: trainer.checkpoint_activations; "
-        "one device: the most of all at a time"
-    )
-    best = recommended(
-        choices(found[precision, False], found[precision, True], devices), cfg.plan.memory_gib * _GIB
+        "recomputed: with trainer.checkpoint_activations; activations: the most at a time, the logits among "
+        "them; one device: the most of all at a time"
     )
     if best is None:
-        yield "recommended: fewer sequences at once (a larger trainer.accumulate): nothing above fits"
+        yield "recommended: fewer sequences at once (a larger trainer.accumulate), as nothing above fits"
     else:
         yield (
-            f"recommended: {best.settings}: {best.needed / _GIB:.3g} of {cfg.plan.memory_gib:g} GiB; "
-            f"trainer=ddp trainer.devices={devices} makes one run shorter, not a search"
+            f"recommended: {best.settings}, which takes {best.needed / _GIB:.3g} of {cfg.plan.memory_gib:g} "
+            f"GiB; trainer=ddp trainer.devices={devices} makes one run shorter, not a search"
         )
 
 
-def _search(runs: Mapping[str, DictConfig], precision: str, cost: Cost | None) -> Iterator[str]:
-    steps = sum(its.trainer.max_steps for its in runs.values())
-    tokens = sum(its.trainer.max_steps * _tokens(its) for its in runs.values())
-    hours = sum(
-        its.trainer.max_steps * _seconds(its, _model(its), precision) / 3600 for its in runs.values()
-    )
-    each = [("a search", cost.expected), ("the whole grid", float(cost.grid))] if cost else [("a run", 1.0)]
-    for name, count in each:
+def _together(runs: Sequence[_Run], cost: Cost, short_steps: float) -> Iterator[str]:
+    for name, count, more in (("a search", cost.expected, short_steps), ("the whole grid", cost.grid, 0.0)):
+        steps = [count * its.steps + more for its in runs]
+        pairs = list(zip(runs, steps, strict=True))
+        tokens = sum(each * its.tokens for its, each in pairs)
+        hours = sum(each * its.seconds for its, each in pairs) / 3600
         yield (
-            f"{name}: {count * len(runs):.3g} runs, {count * steps:.3g} steps, {count * tokens:.3g} tokens, "
-            f"{count * hours:.3g} device-hours"
+            f"{name}: about {count * len(runs):.3g} runs, {sum(steps):.3g} steps, {tokens:.3g} tokens, "
+            f"{hours:.3g} device-hours"
         )
-    if cost:
-        yield "runs that diverge or are cut cost less; seeds that disagree cost more"
+    yield "runs that diverge or are cut cost less; seeds that disagree cost more"
 
 
 def _in_words(count: int) -> str:
