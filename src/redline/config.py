@@ -38,6 +38,12 @@ class Attention(StrEnum):
     explicit = "explicit"
 
 
+class Compile(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Accelerator(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -124,6 +130,8 @@ class TrainerConfig:
     precision: Precision = MISSING
     allow_emulated: bool = MISSING
     accumulate: Annotated[int, Ge(1), Le(10**6)] = MISSING  # micro-batches of an optimizer step
+    checkpoint_activations: bool = MISSING
+    compile: Compile = MISSING
     accelerator: Accelerator = MISSING
     devices: Annotated[int, Ge(1), Le(1024)] = MISSING
     num_nodes: Annotated[int, Ge(1), Le(10_000)] = MISSING
@@ -133,8 +141,28 @@ class TrainerConfig:
     threads: Annotated[int, Ge(1), Le(1024)] | None = MISSING  # CPU threads; null: torch's default
     checkpoint_every: Count = MISSING  # steps
     keep_checkpoint: bool = MISSING  # at the end of a run
+    dry_run: bool = MISSING
     resume: str | None = MISSING  # path of a checkpoint
     progress_bar: bool = MISSING
+
+
+@dataclass
+class PeakConfig:
+    fp32: Positive = MISSING
+    bf16: Positive = MISSING
+    fp16: Positive = MISSING
+    fp8: Positive | None = MISSING  # null: it has no such instructions
+
+
+@dataclass
+class PlanConfig:
+    """A device that `redline plan` counts the hours of: one of conf/device/."""
+
+    names: list[str] = MISSING
+    memory_gib: Positive = MISSING
+    tflops: PeakConfig = field(default_factory=PeakConfig)
+    utilisation: Annotated[float, Gt(0), Le(1)] = MISSING
+    count: Annotated[int, Ge(1), Le(10**6)] = MISSING
 
 
 @dataclass
@@ -162,6 +190,7 @@ class Config:
     monitor: dict[str, Any] = field(default_factory=dict)
     divergence: dict[str, Any] = field(default_factory=dict)
     tracker: dict[str, Any] = field(default_factory=dict)
+    plan: PlanConfig = field(default_factory=PlanConfig)
 
 
 def _share(share: Any, *, _root_: DictConfig) -> int:

@@ -24,6 +24,7 @@ BAD = {
 }
 MAY_BE_NULL = {
     "trainer.threads",
+    "plan.tflops.fp8",
     "loss.attention_entropy.queries",
     "loss.attention_entropy.sequences",
     "divergence.forecaster.max_logit",

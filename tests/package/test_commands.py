@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src"
-COMMANDS = ["train", "search", "report", "gate", "dashboard", "ui", "send"]
+COMMANDS = ["train", "search", "plan", "report", "gate", "dashboard", "ui", "send"]
 HEAVY = {"torch", "lightning", "mlflow"}
 
 
@@ -25,6 +25,7 @@ def redline(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> "subprocess
         ["search", "--help"],
         ["search", "--cfg", "job", "norm=qk"],
         ["search", "norm=qk,qkv", "hydra.sweeper.dry_run=true"],
+        ["plan", "--help"],
         ["send", "--help"],
         ["ui", "--help"],
         ["gate", "--help"],
@@ -49,7 +50,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], ["redline: no command given", "allowed: train, search, report"]),
+        ([], ["redline: no command given", "allowed: train, search, plan"]),
         (["serch", "norm=qk"], ["redline serch: unknown command (did you mean search?)", "allowed: train"]),
         (["train", "norm=qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: attn_none, baseline"]),
         (["search", "norm=qk,qkw"], ["norm=qkw: unknown (did you mean qk?)", "allowed: attn_none, baseline"]),

@@ -30,7 +30,9 @@ GROUPS = {field.name for field in fields(Config)}
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")
-_COMMAND = re.compile(r"(?:\.venv/bin/)?(?:redline (?P<word>train|search|send)\b|python src/train\.py\b)")
+_COMMAND = re.compile(
+    r"(?:\.venv/bin/)?(?:redline (?P<word>train|search|plan|send)\b|python src/train\.py\b)"
+)
 # Made by the reader: a variant, a tap and a tracker of one's own.
 _READERS_OWN = {
     "norm=qk,mine",

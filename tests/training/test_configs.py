@@ -46,6 +46,7 @@ def test_every_group_is_looked_at():
         *(group.partition("/")[0] for group in LISTS),
         "experiment",
         "remedy",
+        "device",
         "hydra",
     }
 
@@ -60,6 +61,7 @@ def test_every_file_begins_with_what_choosing_it_does(path):
         "tracker": "tracker",
         "loss": "loss",
         "gradient": "gradient",
+        "device": "plan",
     }
     if (package := packages.get(path.parent.name)) is not None:
         assert re.fullmatch(rf"# @package {package}(\.\w+)?", lines.pop(0))

@@ -18,7 +18,8 @@ from redline.config import check_settings
 from redline.errors import UserError
 from redline.files import check_writable
 from redline.search import AtEnd, Search, SearchResult, Variant
-from redline.search.policy.cost import cost_text
+from redline.search.options import Options
+from redline.search.policy.cost import cost_text, expected_cost
 from redline.secrets import without_password
 from redline.stability import rule_specs
 from redline.training.trainable import Training
@@ -60,6 +61,9 @@ def search(
     )
     asked.check()
     check_writable(config.hydra.sweep.dir, "hydra.sweep.dir")
+    if config.trainer.dry_run:
+        print(_plan(variants, options, asked.ladder))
+        return None
     if command.dry_run:
         lengths = {variant.name: variant.trainable.max_steps for variant in variants}
         short = options.question(asked.ladder, short=True) if options.short_run_steps else None
@@ -83,6 +87,17 @@ def search(
     if not result.finished:
         raise SystemExit(1)  # the search has ended, but not with every answer
     return result
+
+
+def _plan(variants: Sequence[Variant], options: Options, ladder: tuple[float, ...]) -> str:
+    from redline.training.planning import plan_text
+
+    runs = {its.name: its.trainable.cfg for its in variants if isinstance(its.trainable, Training)}
+    short_steps: float = options.short_run_steps or 0
+    cost = expected_cost(options.question(ladder), hinted=short_steps > 0)
+    if short_steps:
+        short_steps *= expected_cost(options.question(ladder, short=True)).expected
+    return plan_text(runs, cost, short_steps)
 
 
 def _tracking_uris(trackers: Sequence[dict[str, Any]]) -> tuple[str, ...]:

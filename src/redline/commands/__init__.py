@@ -21,6 +21,13 @@ def _search() -> Any:
     return search()
 
 
+def _plan() -> Any:
+    """what a search would need, without training: redline plan experiment=paper"""
+    from redline.commands.train import plan
+
+    return plan()
+
+
 def _report() -> Any:
     """one HTML page on a search: redline report NAME"""
     from redline.report.__main__ import main
@@ -58,7 +65,8 @@ def _send() -> Any:
 
 # A command imports only what it needs.
 _COMMANDS = {
-    its.__name__.removeprefix("_"): its for its in (_train, _search, _report, _gate, _dashboard, _ui, _send)
+    its.__name__.removeprefix("_"): its
+    for its in (_train, _search, _plan, _report, _gate, _dashboard, _ui, _send)
 }
 
 

@@ -1,12 +1,12 @@
 """`redline send`: what waits in MLflow's outbox is sent."""
 
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from redline.command_line import user_errors
+from redline.commands.written_settings import leave_no_folder
 from redline.config import CONF, check_settings, register
 from redline.errors import OutageError, UserError
 from redline.secrets import without_password
@@ -15,11 +15,7 @@ register()
 
 
 def send() -> None:
-    # Leaves no folder of its own, and asks nothing of the settings of a run.
-    ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first"]
-    # Hydra's parser wants all overrides in one piece, and options after them.
-    end = next((i for i, word in enumerate(sys.argv[1:], 1) if word.startswith("-")), len(sys.argv))
-    sys.argv[end:end] = ours
+    leave_no_folder()
     _send()
 
 

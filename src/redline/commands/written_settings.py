@@ -1,5 +1,6 @@
 """The files that Hydra writes of a run's settings, without the passwords among them."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,19 @@ def write_settings(config: DictConfig) -> None:
     grid = Path(hydra.sweep.dir) / "multirun.yaml"
     if hydra.mode.name == "MULTIRUN" and grid.is_file():
         save(OmegaConf.load(grid), grid)
+
+
+def leave_no_folder() -> None:
+    """Have Hydra run the command that `sys.argv` is without a folder of its own, and look at no corpus."""
+    give("hydra.run.dir=.", "hydra.output_subdir=null", "~hydra.callbacks.check_first")
+
+
+def give(*overrides: str) -> None:
+    """Add these to `sys.argv`. Hydra's parser wants all overrides in one piece."""
+    words = sys.argv
+    given = (i for i in range(1, len(words)) if "=" in words[i] and not words[i].startswith("-"))
+    end = next(given, 1)
+    words[end:end] = overrides
 
 
 def save(config: DictConfig | ListConfig, path: Path) -> None:

@@ -47,3 +47,4 @@ class OutputNorm(Tap):
                 values = norm_NBT[0].numel() * self.channels[place]
                 self.values[of_layer(RMS, *place)] = total / math.sqrt(values)
         self.norms.clear()
+        self.channels.clear()  # as it was: a compiled model is compiled anew where it is not

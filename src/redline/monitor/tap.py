@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-from redline.model import MappedModel
+from redline.model import MappedModel, recomputing
 
 Across = Literal["mean", "root_mean_square", "max", "sum"]
 
@@ -33,9 +33,18 @@ class Tap:
     across: Across = "mean"  # see `across_ranks`
 
     def __init__(self) -> None:
-        self.active = False
+        self._active = False
         self.values: dict[str, Tensor | float] = {}
         self.arrays: dict[str, Tensor | np.ndarray] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether a hook is to look; never where a block is computed a second time for the backward pass."""
+        return self._active and not recomputing()
+
+    @active.setter
+    def active(self, active: bool) -> None:
+        self._active = active
 
     def attach(self, model: MappedModel) -> None:
         """Add hooks to the model, which is on its device and has not computed anything yet."""

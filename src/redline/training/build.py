@@ -12,7 +12,7 @@ from torch import nn
 
 from redline.bounds import check_value, shown
 from redline.errors import UserError
-from redline.model import OUTSIDE, SITES, Transform, Transformer
+from redline.model import OUTSIDE, SITES, Transform, Transformer, recompute
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
@@ -101,8 +101,12 @@ def count_parameters(cfg: DictConfig) -> int:
 def build_module(cfg: DictConfig) -> LanguageModel:
     """The model with its loss, optimizer and schedule; its weights depend on ``cfg.seed`` alone."""
     torch.manual_seed(cfg.seed)
+    model = build_model(cfg)
+    if cfg.trainer.checkpoint_activations:
+        for layer in model.site_map.layers:
+            recompute(layer.block)
     return LanguageModel(
-        build_model(cfg),
+        model,
         lr=cfg.lr,
         terms=build_terms(cfg),
         optimizer=optimizer_from(cfg.optimizer),

@@ -30,6 +30,7 @@ from redline.training.build import (
     micro_batch_size,
 )
 from redline.training.checkpoints import check_resume
+from redline.training.compilation import compiles
 from redline.training.environment import quieten
 from redline.training.module import LanguageModel
 from redline.training.optimizers import check_patterns
@@ -73,6 +74,7 @@ def check_parts(cfg: DictConfig) -> None:
         check_shards(model, cfg.trainer.precision.value)
     if cfg.trainer.precision == "fp8":
         check_fp8(model)
+    compiles(cfg, model)
     _check_memory(cfg, sum(its.numel() for its in model.parameters()))
 
 

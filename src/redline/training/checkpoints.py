@@ -33,6 +33,7 @@ class RunState:
 
     key: str
     precision: str
+    compiled: bool
     settings: Mapping[str, Any]
 
 

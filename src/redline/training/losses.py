@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from redline.bounds import Count, Positive
 from redline.errors import UserError
-from redline.model import MappedModel
+from redline.model import MappedModel, recomputing
 from redline.model.attention import ScaledDotProduct
 from redline.monitor.sampled_logits import attentions, check_sample, entropies, in_fp32, sample_of
 
@@ -109,7 +109,9 @@ class AttentionEntropy(Term):
         if inner.training:
             with in_fp32(inputs[0].device.type):
                 sample = sample_of(inner, inputs, self.queries, self.sequences)
-                self._entropies.append(entropies(inner, sample))
+                found_H = entropies(inner, sample)
+            if not recomputing():
+                self._entropies.append(found_H)
 
     def __call__(self, prediction: Prediction) -> Tensor:
         entropy_LH = torch.stack(self._entropies)

@@ -58,6 +58,7 @@ class LanguageModel(L.LightningModule):
         self.terms = terms
         for term in terms.values():
             term.attach(model)
+        self.losses = losses  # or the same compiled
         self.clips = _clips(model)
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -78,10 +79,7 @@ class LanguageModel(L.LightningModule):
         switch_mode(self.trainer.optimizers, "eval")
 
     def training_step(self, tokens_BS: Tensor, batch_idx: int) -> Tensor:
-        logits_BTV = self.model(tokens_BS[:, :-1])
-        loss = _cross_entropy(logits_BTV, tokens_BS[:, 1:], "mean")
-        prediction = Prediction(self.model, logits_BTV, tokens_BS[:, 1:], loss)
-        addends = {name: term(prediction) for name, term in self.terms.items()}
+        loss, addends = self.losses(self.model, self.terms, tokens_BS)
         several = {name: its.detach() for name, its in addends.items()} if len(addends) > 1 else {}
         parts, is_first = self.accumulate, batch_idx % self.accumulate == 0
         self.loss = loss.detach() / parts + (0.0 if is_first else self.loss)
@@ -130,6 +128,18 @@ class LanguageModel(L.LightningModule):
         optimizer = self.make_optimizer(named_parameters(self.model), self.lr)
         scheduler = LambdaLR(optimizer, self.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def losses(
+    model: MappedModel, terms: Mapping[str, Term], tokens_BS: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Plain cross entropy, and the terms of the training loss by name: scalars, all that `torch.compile` sees
+    of a step.
+    """
+    logits_BTV, targets_BT = model(tokens_BS[:, :-1]), tokens_BS[:, 1:]
+    loss = _cross_entropy(logits_BTV, targets_BT, "mean")
+    prediction = Prediction(model, logits_BTV, targets_BT, loss)
+    return loss, {name: term(prediction) for name, term in terms.items()}
 
 
 def _clips(model: MappedModel) -> list[tuple[Any, nn.Linear]]:

@@ -23,6 +23,7 @@ from redline.training.checkpoints import (
     StepSeed,
     checkpoint_to_resume,
 )
+from redline.training.compilation import compile_losses, compiles
 from redline.training.early_warning import early_warning
 from redline.training.environment import environment, quieten, resolved
 from redline.training.precision import precision_plugin, to_fp8
@@ -67,7 +68,10 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
         ),
     )
     try:
-        _describe(cfg, trackers)
+        module = build_module(cfg)
+        # Of a run that goes on, not asked again: it may have become longer, or be on another device.
+        compiled, why = (checkpoint.run.compiled, "as before") if checkpoint else compiles(cfg, module.model)
+        _describe(cfg, trackers, f"{compiled} ({why})")
         monitor = build_monitor(cfg)
         device = device_of(cfg)
         trainer = L.Trainer(
@@ -88,7 +92,9 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
                 RunCheckpoint(
                     directory,
                     cfg.trainer.checkpoint_every,
-                    RunState(trackers.run_key or key, precision, deciding_settings(cfg, corpus.identity)),
+                    RunState(
+                        trackers.run_key or key, precision, compiled, deciding_settings(cfg, corpus.identity)
+                    ),
                     trial,
                 ),
             ],
@@ -106,9 +112,10 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
         if callable(signal.getsignal(signal.SIGTERM)):
             # It cancels the trial, which ends after a step. Lightning would raise, on ranks after messages.
             trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        module = build_module(cfg)
         if precision == "fp8":
             to_fp8(module.model, device)
+        if compiled:
+            compile_losses(module)
         data = TokenData(
             corpus,
             sequence_length=cfg.data.sequence_length,
@@ -158,10 +165,11 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
     return score
 
 
-def _describe(cfg: DictConfig, trackers: Trackers) -> None:
+def _describe(cfg: DictConfig, trackers: Trackers, compiled: str) -> None:
     """What was asked for, and what it is run with."""
     config = resolved(cfg)
-    for name, content in {"config": config, "environment": environment(device_of(cfg))}.items():
+    software = environment(device_of(cfg)) | {"compiled": compiled}
+    for name, content in {"config": config, "environment": software}.items():
         trackers.log_file(f"{name}.yaml", yaml.safe_dump(content, sort_keys=False, encoding="utf-8"))
     del config["search"]  # it is a tag already
     trackers.log_hyperparams(config)

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 import redline.config  # noqa: F401  # a worker that is given a configuration can resolve its shares
 
 # None of these changes what a run computes; the rules are the search's.
-_NO_MATTER = ("search", "tracker", "monitor", "divergence")
+_NO_MATTER = ("search", "tracker", "monitor", "divergence", "plan")
 _NO_MATTER_IN_TRAINER = (
     "devices",
     "num_nodes",
@@ -18,6 +18,8 @@ _NO_MATTER_IN_TRAINER = (
     "progress_bar",
     "checkpoint_every",
     "keep_checkpoint",
+    "checkpoint_activations",
+    "dry_run",
     "resume",
 )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from redline.bounds import Epsilon
 from redline.errors import UserError
 from redline.model.norm_strategy import Site
+from redline.model.recompute import recomputing
 
 Span = Literal["head", "full"] | None
 Dtype = Literal["float32"] | None
@@ -125,7 +126,7 @@ class BatchNorm(ChannelNorm):
             self.running_var,
             self.weight,
             training=self.training,
-            momentum=self.momentum,
+            momentum=0.0 if recomputing() else self.momentum,
             eps=self.eps,
         )
         return y_NC.view(x.shape)

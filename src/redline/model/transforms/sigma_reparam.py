@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.model.norm_strategy import Site
+from redline.model.recompute import recomputing
 
 
 class SigmaReparam(nn.Module):
@@ -36,7 +37,7 @@ class SigmaReparam(nn.Module):
 
     @torch.no_grad()
     def _singular_vectors(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.training:
+        if not self.training or recomputing():
             return self.u, self.v
         v = nn.functional.normalize(torch.mv(weight.T, self.u), dim=0)
         u = nn.functional.normalize(torch.mv(weight, v), dim=0)
