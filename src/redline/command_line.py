@@ -1,7 +1,6 @@
 """How errors are shown: one line for the user's mistakes, a traceback for ours."""
 
 import argparse
-import difflib
 import errno
 import io
 import os
@@ -9,7 +8,7 @@ import re
 import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -17,7 +16,7 @@ from typing import Any, NoReturn, TextIO
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from redline.errors import OutageError, UnfinishedSearchError, UserError
+from redline.errors import OutageError, UnfinishedSearchError, UserError, did_you_mean
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACEBACK_WANTED = _FULL_ERROR in os.environ
@@ -122,12 +121,6 @@ def user_errors() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[_FULL_ERROR]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint to append, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -18,24 +18,11 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from redline.bounds import Count, Positive, Seed, Share, check_value
 from redline.errors import UserError
 
-Dropped = Annotated[float, Ge(0), Lt(1)]
-
 CONF = Path(__file__).with_name("conf")  # in a checkout a link to the top level's
-
-
-class Positions(StrEnum):
-    rope = "rope"
-    learned = "learned"
 
 
 # Not as a class: a name with a hyphen is no identifier, and OmegaConf goes by the names.
 Precision = StrEnum("Precision", ["auto", "fp32", "bf16-mixed", "fp16-mixed", "bf16-true", "fp8"])
-
-
-class Attention(StrEnum):
-    auto = "auto"
-    fused = "fused"
-    explicit = "explicit"
 
 
 class Compile(StrEnum):
@@ -89,23 +76,6 @@ class NormStrategyConfig:
     linear: Any = MISSING
     final: Any = MISSING
     logits: Any = MISSING
-
-
-@dataclass
-class ModelConfig:
-    width: Annotated[int, Ge(1), Le(2**17)] = MISSING
-    num_layers: Annotated[int, Ge(1), Le(1000)] = MISSING
-    num_heads: Annotated[int, Ge(1), Le(2**17)] = MISSING
-    mlp_ratio: Annotated[int, Ge(1), Le(1000)] = MISSING
-    vocab_size: Annotated[int, Ge(1), Le(2**24)] = MISSING
-    sequence_length: Annotated[int, Ge(1), Le(2**24)] = MISSING  # tokens
-    dropout: Dropped = MISSING  # of the residual branches
-    attention_dropout: Dropped = MISSING  # of the attention probabilities
-    embedding_dropout: Dropped = MISSING
-    token_dropout: Dropped = MISSING
-    positions: Positions = MISSING
-    rope_base: Annotated[float, Gt(1), Le(10**12)] = MISSING
-    attention: Attention = MISSING
 
 
 @dataclass
@@ -179,7 +149,8 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
     norm_layer: dict[str, Any] = field(default_factory=dict)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: dict[str, Any] = field(default_factory=dict)
+    sites: dict[str, Any] = field(default_factory=dict)  # of a model that is not ours
     init: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     loss: dict[str, Any] = field(default_factory=dict)
@@ -204,7 +175,9 @@ OmegaConf.register_new_resolver("share", _share, replace=True)
 
 def register() -> None:
     """Make the schema known to Hydra as ``schema``, the first entry of ``conf/train.yaml``."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.model, False)  # keys of transformers' configurations are in no file of ours
+    ConfigStore.instance().store(name="schema", node=schema)
 
 
 @cache

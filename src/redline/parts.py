@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from redline.bounds import check_value, shown
-from redline.errors import UserError
+from redline.errors import UserError, did_you_mean
 
 _OURS_OR_INSTALLED = (Path(__file__).parent, *map(Path, {*sysconfig.get_paths().values()}))
 _OWN_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
@@ -49,7 +49,7 @@ def has_parameters(*names: str) -> Callable[[Any], bool]:
     return lambda target: {*names} <= {*_parameters(target)}
 
 
-def find_part(key: str, spec: Any, kind: Kind) -> Callable[..., Any]:
+def find_part(key: str, spec: Any, kind: Kind) -> partial[Any]:
     """What makes the part from the program's arguments. Raises UserError for what is not of this kind, and
     for an argument that is unknown, missing or out of bounds.
     """
@@ -82,7 +82,8 @@ def _check_arguments(
     named = {name: its for name, its in own.items() if its.kind not in several}
     for name in arguments:
         if name not in named and len(named) == len(own):
-            raise UserError(f"{key}.{name}: unknown argument; allowed: {', '.join(named) or 'none'}")
+            hint = did_you_mean(name, named)
+            raise UserError(f"{key}.{name}: unknown argument{hint}; allowed: {', '.join(named) or 'none'}")
     for name, parameter in named.items():
         if name not in arguments and parameter.default is inspect.Parameter.empty:
             raise UserError(f"{key}.{name}: not set; {target.__name__} needs it")

@@ -52,6 +52,8 @@ def every_number() -> Iterator[Any]:
     """The choice that has a number, and its key."""
     for path in sorted(CONF.rglob("*.yaml")):
         group = "/".join(path.relative_to(CONF).parts[:-1])
+        if group == "sites":  # of a model that is not ours
+            continue
         first, _, _ = path.read_text(encoding="utf-8").partition("\n")
         package = first.removeprefix(HEADER) if first.startswith(HEADER) else group.replace("/", ".")
         package = package.replace("_global_", "")

@@ -22,6 +22,7 @@ ALLOWED = {
     "stability": set(),
     "data": set(),
     "monitor": {"model"},
+    "huggingface": {"model"},
     "search": {"stability"},
     "training": {"model", "stability", "data", "monitor", "search", "command_line", "config"},
     "report": {"stability", "search", "command_line", "config"},

@@ -27,6 +27,7 @@ def test_a_technique_names_its_package_and_a_test(technique):
 def test_every_group_that_is_a_technique_is_on_the_page():
     others = {
         "model",
+        "sites",
         "data",
         "trainer",
         "device",

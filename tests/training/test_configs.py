@@ -43,6 +43,7 @@ def test_every_group_is_looked_at():
     folders = {path.parent.relative_to(CONF).parts[0] for path in CONF.rglob("*.yaml") if path.parent != CONF}
     assert folders == {
         *GROUPS,
+        "sites",  # in tests/huggingface/
         *(group.partition("/")[0] for group in LISTS),
         "experiment",
         "remedy",
@@ -71,11 +72,19 @@ def test_every_file_begins_with_what_choosing_it_does(path):
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
-def test_every_choice_is_a_run_that_could_start(composed, tmp_path, monkeypatch, group, choice):
+def test_every_choice_is_a_run_that_could_start(composed, tmp_path, monkeypatch, request, group, choice):
     monkeypatch.chdir(tmp_path)
+    if choice == "huggingface" and group == "model":
+        request.getfixturevalue("peers")
     if choice == "wandb" and find_spec("wandb") is None:
         pytest.skip("wandb, 80 MB with what it needs, is not installed")
-    overrides = {"model-paper_830m": ["data.token_type=uint32"]}.get(f"{group}-{choice}", [])
+    overrides = {
+        "model-paper_830m": ["data.token_type=uint32"],
+        "model-huggingface": [
+            "model.type=llama",
+            "model.overrides={hidden_size: 32, num_attention_heads: 4}",
+        ],
+    }.get(f"{group}-{choice}", [])
     cfg = composed(f"{group}={choice}", *overrides)
     cfg.trainer.accelerator, cfg.trainer.precision = "cpu", "fp32"
     monkeypatch.setattr("os.sysconf", lambda name: 2**20)  # a machine large enough for any model

@@ -16,6 +16,7 @@ import redline.model.transforms.qk_clip as qk_clip_module
 from redline.errors import UserError
 from redline.metrics import CLIPPED_HEADS
 from redline.model import named_parameters
+from redline.model.attention import Attention
 from redline.model.transforms.qk_clip import QKClip, largest_logits
 from redline.training.build import build_module
 from redline.training.check import check_parts
@@ -57,6 +58,31 @@ def clip_of(largest, tau=100.0):
     return clip
 
 
+def attention_with(weight, heads):
+    """One whose linear has this weight, of (3D,D)."""
+    attention = Attention.__new__(Attention)
+    torch.nn.Module.__init__(attention)
+    attention.num_heads, attention.qkv = heads, torch.nn.Linear(*weight.shape[::-1], bias=False)
+    attention.qkv.weight.data = weight
+    return attention
+
+
+def test_query_heads_that_share_a_key_head_are_clipped_to_their_limits_by_themselves():
+    """Four query heads, two key heads: a logit of head h becomes tau / largest of it, whoever shares."""
+    largest = [50.0, 400.0, 900.0, 100.0]
+    q, k = drawn(5, 4, 2), drawn(5, 2, 2)
+    before = torch.einsum("ihk,jhk->hij", q, k.repeat_interleave(2, 1))
+
+    def scale(of_q_H, of_k_G):
+        q.mul_(of_q_H[:, None])
+        k.mul_(of_k_G[:, None])
+
+    assert clip_of(largest).after_step(2, scale, TRUE).item() == 2
+    after = torch.einsum("ihk,jhk->hij", q, k.repeat_interleave(2, 1))
+    factor = torch.tensor([1.0, 100 / 400, 100 / 900, 1.0])
+    torch.testing.assert_close(after, before * factor.view(-1, 1, 1))
+
+
 def test_each_head_is_clipped_as_muon_clip_does_it():
     H, K, D = 4, 2, 8
     largest, weight = [50.0, 400.0, 100.0, 101.0], drawn(3 * D, D)
@@ -72,7 +98,7 @@ def test_each_head_is_clipped_as_muon_clip_does_it():
     expected = weight.clone()
     expected[:D].view(H, K, D)[1] *= 0.5  # sqrt(100 / 400)
     expected[D : 2 * D].view(H, K, D)[1] *= 0.5
-    count = clip_of(largest).after_step(weight, TRUE)
+    count = clip_of(largest).after_step(H, attention_with(weight, H).scale_heads, TRUE)
     assert count.item() == 2
     torch.testing.assert_close(weight, torch.cat([part.detach() for part in theirs]))
     torch.testing.assert_close(weight.view(3, H, K, D)[:, :3], expected.view(3, H, K, D)[:, :3])
@@ -84,7 +110,8 @@ def test_each_head_is_clipped_as_muon_clip_does_it():
 def test_nothing_is_clipped_in_a_step_that_was_skipped_or_for_a_logit_that_is_no_number(largest, updated):
     weight, clip = drawn(6, 2), clip_of(largest)
     before = weight.clone()
-    assert clip.after_step(weight, torch.tensor(updated)).item() == 0
+    scale = attention_with(weight, 1).scale_heads
+    assert clip.after_step(1, scale, torch.tensor(updated)).item() == 0
     assert torch.equal(weight, before)
     assert clip.largest_H is None
 
@@ -148,7 +175,7 @@ def test_what_it_clips_to_is_the_limit_of_the_same_weights(run_cfg):
     tokens_BT = torch.randint(64, (4, 8), generator=torch.Generator().manual_seed(1))
     first_H = seen_by_hand(module.model, tokens_BT)[0]
     block = module.model.blocks[0]
-    block.attention.qk_weight.after_step(block.attention.qkv.weight, TRUE)
+    block.attention.qk_weight.after_step(block.attention.num_heads, block.attention.scale_heads, TRUE)
     expected = first_H.clamp(max=1e-3)
     torch.testing.assert_close(seen_by_hand(module.model, tokens_BT)[0], expected, rtol=1e-4, atol=1e-8)
 

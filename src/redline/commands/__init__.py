@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-from redline.command_line import begin_command, did_you_mean, user_errors
-from redline.errors import UserError
+from redline.command_line import begin_command, user_errors
+from redline.errors import UserError, did_you_mean
 
 
 def _train() -> Any:

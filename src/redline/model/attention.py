@@ -6,16 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from redline import over_ranks
 from redline.model.norm_strategy import NormStrategy, Softmax
 from redline.model.paths import explicit_is_faster
 from redline.model.positions import Learned, Rope
 from redline.model.transforms import Scale
 
 
-def fused(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, scale: float, dropout: float) -> Tensor:
-    """Torch's own kernel: does not store the (B,H,T,T) scores."""
+def fused(
+    q_BHTK: Tensor,
+    k_BHTK: Tensor,
+    v_BHTK: Tensor,
+    scale: float,
+    dropout: float,
+    mask_TT: Tensor | None = None,
+) -> Tensor:
+    """Torch's own kernel: does not store the (B,H,T,T) scores. ``mask_TT``: None for the plain causal one."""
     return F.scaled_dot_product_attention(
-        q_BHTK, k_BHTK, v_BHTK, dropout_p=dropout, is_causal=True, scale=scale
+        q_BHTK,
+        k_BHTK,
+        v_BHTK,
+        attn_mask=None if mask_TT is None else mask_TT.to(q_BHTK.dtype),
+        dropout_p=dropout,
+        is_causal=mask_TT is None,
+        scale=scale,
     )
 
 
@@ -54,10 +68,11 @@ class ScaledDotProduct(nn.Module):
     Its inputs are q, k and v after norm and rotation, on either path: a hook here sees them.
     """
 
-    def __init__(self, strategy: NormStrategy, dropout: float, path: str) -> None:
+    def __init__(self, strategy: NormStrategy, dropout: float, path: str, scale: float | None = None) -> None:
+        """``scale``: of the scores; None for 1/sqrt(K)."""
         super().__init__()
         self.score, self.softmax, self.prob = map(strategy.at, ("score", "softmax", "prob"))
-        self.scale = 1 / math.sqrt(strategy.width // strategy.num_heads)
+        self.scale = 1 / math.sqrt(strategy.width // strategy.num_heads) if scale is None else scale
         if isinstance(self.score, Scale):
             self.scale *= self.score.factor
             self.score = nn.Identity()
@@ -76,10 +91,13 @@ class ScaledDotProduct(nn.Module):
             q_BHTK.device.type, q_BHTK.dtype, q_BHTK.shape[-2]
         )
 
-    def forward(self, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_TT: Tensor) -> Tensor:
+    def forward(
+        self, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask_TT: Tensor, plain: bool = True
+    ) -> Tensor:
+        """``plain``: the mask is the causal one, and nothing more."""
         dropout = self.dropout if self.training else 0.0
         if self.takes_fused(q_BHTK):
-            return fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout)
+            return fused(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, None if plain else mask_TT)
         transforms = (self.score, self.softmax, self.prob)
         return explicit(q_BHTK, k_BHTK, v_BHTK, self.scale, dropout, mask_TT, *transforms)
 
@@ -102,6 +120,12 @@ class Attention(nn.Module):
         self.gate = strategy.at("gate")
         self.proj_in, self.proj_out = strategy.at("proj_in"), strategy.at("proj_out")
         self.positions = positions
+
+    def scale_heads(self, of_q_H: Tensor, of_k_H: Tensor) -> None:
+        """Multiply the weights that make q and k, by head."""
+        weight, of_v_H = self.qkv.weight.data, torch.ones_like(of_q_H)
+        of_row_R = torch.cat([of_q_H, of_k_H, of_v_H]).repeat_interleave(len(weight) // (3 * self.num_heads))
+        over_ranks.shard(weight).mul_(over_ranks.shard_like(of_row_R[:, None], weight))
 
     def forward(self, x_BTD: Tensor, mask_TT: Tensor) -> Tensor:
         B, T, D = x_BTD.shape

@@ -55,6 +55,7 @@ class Site:
     layer: int | None = None  # the block's number, from 0; None outside of them
     weight: Tensor | None = None  # at `linear`: the weight that is reparametrized
     stream_axis: int = 1  # at `linear`: which axis of the weight is the residual stream's: 0 writes to it
+    stream: int | None = None  # width of the residual stream, where all heads together have another
 
     @property
     def axes(self) -> str:
@@ -79,6 +80,7 @@ class Transform:
 
     make: Callable[[Site], nn.Module]
     layers: tuple[float, float] | None = None  # None: all, and outside of the blocks
+    is_norm: bool = False  # whether it is the norm that the user chose, in all layers
 
     def acts(self, layer: int | None, num_layers: int) -> bool:
         if self.layers is None:
@@ -133,12 +135,13 @@ class NormStrategy:
     inner: int
     vocab_size: int
     layer: int | None = None
+    stream: int | None = None  # as `Site` has it
 
     def in_layer(self, layer: int) -> "NormStrategy":
         return replace(self, layer=layer)
 
     def at(self, name: str) -> nn.Module:
-        modules = self._modules(self._site(name))
+        modules = self._modules(self.site(name))
         if len(modules) > 1 and name in PLAIN:
             raise UserError(f"norm_strategy.{name}.then: allowed: one transform in each layer")
         if len(modules) > 1:
@@ -151,15 +154,19 @@ class NormStrategy:
             return
         for name, linear in [*part.named_modules()]:
             if isinstance(linear, nn.Linear) and not parametrize.is_parametrized(linear):
-                writes = name.endswith((".proj", ".fc2"))
-                site = replace(self._site("linear"), weight=linear.weight, stream_axis=0 if writes else 1)
-                for module in self._modules(site):
-                    with torch.no_grad():  # it is called once to be checked, which trains nothing
-                        parametrize.register_parametrization(linear, "weight", module)
+                self.reparametrize_one(linear, 0 if name.endswith((".proj", ".fc2")) else 1)
 
-    def _site(self, name: str) -> Site:
+    def reparametrize_one(self, linear: nn.Module, stream_axis: int) -> None:
+        """``stream_axis``: as `Site` has it."""
+        weight = linear.get_parameter("weight")
+        for module in self._modules(replace(self.site("linear"), weight=weight, stream_axis=stream_axis)):
+            with torch.no_grad():  # it is called once to be checked, which trains nothing
+                parametrize.register_parametrization(linear, "weight", module)
+
+    def site(self, name: str) -> Site:
         shape = (self.width, self.num_heads, self.num_layers, self.inner, self.vocab_size)
-        return Site(name, *shape, self.norm_layer, None if name in OUTSIDE else self.layer)
+        layer = None if name in OUTSIDE else self.layer
+        return Site(name, *shape, self.norm_layer, layer, stream=self.stream)
 
     def _modules(self, site: Site) -> list[nn.Module]:
         acting = [its for its in self.transforms[site.name] if its.acts(site.layer, self.num_layers)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, auto
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -40,12 +40,17 @@ class Output:
 class Layer:
     """``block`` takes and gives the residual stream, its first argument. ``outputs``: by name, each of
     `Linear`, and ``q``, ``k``, ``v`` before any norm of theirs; or any other names, for a model of other
-    parts. ``attention``: where scores are made; None where nobody may look.
+    parts. ``attention``: where scores are made; None where nobody may look. ``qk_weight``: the module of that
+    site. ``scale_heads`` multiplies what makes q and k, in place, by a factor for each of their heads: (H,)
+    and (G,), where ``key_heads`` is G.
     """
 
     block: nn.Module
     outputs: Mapping[str, Output]
     attention: ScaledDotProduct | None = None
+    qk_weight: nn.Module | None = None
+    key_heads: int = 0
+    scale_heads: Callable[[Tensor, Tensor], None] | None = None
 
     def output(self, name: str) -> Output:
         """Raises UserError where the model has none."""
@@ -56,10 +61,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class SiteMap:
-    """``head``: the linear that gives the logits; None where there is none."""
+    """``head``: the linear that gives the logits; ``width``: of the residual stream. None: there is none."""
 
     layers: Sequence[Layer]
     head: nn.Module | None = None
+    width: int | None = None
 
 
 class MappedModel(nn.Module):
@@ -68,3 +74,8 @@ class MappedModel(nn.Module):
     @property
     def site_map(self) -> SiteMap:
         raise NotImplementedError
+
+    @staticmethod
+    def small(arguments: dict[str, Any]) -> dict[str, Any]:
+        """Those of a model of one layer, which takes a step in no time and is else alike."""
+        return arguments

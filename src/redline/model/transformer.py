@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Annotated, Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from redline.bounds import Kept
 from redline.errors import UserError
 from redline.model.attention import Attention
 from redline.model.init import Init
@@ -15,6 +18,9 @@ from redline.model.norm_strategy import SITES, NormStrategy, Transform
 from redline.model.positions import POSITIONS
 from redline.model.roles import named_parameters
 from redline.model.site_map import Layer, Linear, MappedModel, Output, SiteMap
+from redline.model.transforms import LayerNorm
+
+_SMALL: Final = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
 
 
 class Mlp(nn.Module):
@@ -57,7 +63,9 @@ class Block(nn.Module):
         outputs = {str(name): Output((its,)) for name, its in zip(Linear, linears, strict=True)}
         for number, name in enumerate(("q", "k", "v")):
             outputs[name] = Output((attention.qkv,), partial(_third, number))
-        return Layer(self, outputs, attention.inner)
+        return Layer(
+            self, outputs, attention.inner, attention.qk_weight, attention.num_heads, attention.scale_heads
+        )
 
 
 def _third(number: int, x_BTC: Tensor) -> Tensor:
@@ -72,7 +80,8 @@ class Transformer(MappedModel):
     """Token ids (B,T) to logits (B,T,V).
 
     ``transforms`` maps every site to the transforms there, ``norm_layer`` makes the norm that a strategy may
-    ask for, ``init`` draws a matrix (see `redline.model.init`); ``sequence_length`` is the longest T.
+    ask for (None: LayerNorm), ``init`` draws a matrix (see `redline.model.init`; None: as torch does it);
+    ``sequence_length`` is the longest T.
     ``token_dropout`` is the share of the tokens whose embedding is zero in training, with no other scaled up
     (blank noise: Xie et al. 2017, section 3.2).
     Raises UserError for a shape that cannot be built.
@@ -83,22 +92,22 @@ class Transformer(MappedModel):
     def __init__(
         self,
         transforms: Mapping[str, Sequence[Transform]],
-        norm_layer: Callable[..., nn.Module],
-        init: Init,
+        norm_layer: Callable[..., nn.Module] | None,
+        init: Init | None,
         *,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        mlp_ratio: int,
-        vocab_size: int,
-        sequence_length: int,
-        dropout: float,
-        attention_dropout: float,
-        embedding_dropout: float,
-        token_dropout: float,
-        positions: str,
-        rope_base: float,
-        attention: str,
+        width: Annotated[int, Ge(1), Le(2**17)],
+        num_layers: Annotated[int, Ge(1), Le(1000)],
+        num_heads: Annotated[int, Ge(1), Le(2**17)],
+        mlp_ratio: Annotated[int, Ge(1), Le(1000)],
+        vocab_size: Annotated[int, Ge(1), Le(2**24)],
+        sequence_length: Annotated[int, Ge(1), Le(2**24)],
+        dropout: Kept,
+        attention_dropout: Kept,
+        embedding_dropout: Kept,
+        token_dropout: Kept,
+        positions: Literal["rope", "learned"],
+        rope_base: Annotated[float, Gt(1), Le(10**12)],
+        attention: Literal["auto", "fused", "explicit"],
     ) -> None:
         super().__init__()
         if width % num_heads:
@@ -112,7 +121,7 @@ class Transformer(MappedModel):
                 "model.positions=rope: an even head width"
             )
         strategy = NormStrategy(
-            transforms, norm_layer, width, num_heads, num_layers, mlp_ratio * width, vocab_size
+            transforms, norm_layer or LayerNorm, width, num_heads, num_layers, mlp_ratio * width, vocab_size
         )
         self.embedding = nn.Embedding(vocab_size, width)
         self.token_dropout = token_dropout
@@ -146,10 +155,20 @@ class Transformer(MappedModel):
 
     @property
     def site_map(self) -> SiteMap:
-        return SiteMap([its.layer for its in self.blocks if isinstance(its, Block)], self.head)
+        layers = [its.layer for its in self.blocks if isinstance(its, Block)]
+        return SiteMap(layers, self.head, self.embedding.embedding_dim)
 
-    def _init_weights(self, init: Init) -> None:
+    @staticmethod
+    def small(arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments | {name: min(arguments[name], most) for name, most in _SMALL.items()}
+
+    def _init_weights(self, init: Init | None) -> None:
         """Those of transforms are drawn last, so that a seed gives every variant the same for the rest."""
+        if init is None:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    module.reset_parameters()
+            return
         drawn = {
             id(module.weight) for module in self.modules() if isinstance(module, nn.Linear | nn.Embedding)
         }

@@ -23,7 +23,7 @@ class OutputNorm(Tap):
         super().__init__()
         self.sites = list(sites)
         self.statistics = list(statistics)
-        self.norms: dict[Place, Tensor] = {}  # (B,T) each
+        self.norms: dict[Place, Tensor] = {}  # (B*T,) each: a linear may be given all tokens in one row
         self.channels: dict[Place, int] = {}
 
     def across_ranks(self, name: str) -> Across:
@@ -34,17 +34,17 @@ class OutputNorm(Tap):
 
     def _see(self, place: Place, x_BTC: Tensor) -> None:
         self.channels[place] = x_BTC.shape[-1]
-        self.norms[place] = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32)
+        self.norms[place] = torch.linalg.vector_norm(x_BTC, dim=-1, dtype=torch.float32).flatten()
 
     def after_update(self, step: Step) -> None:
         """Both statistics of all sites from the tokens' norms: one pass over the activations, few calls."""
-        places, norm_NBT = list(self.norms), torch.stack(list(self.norms.values()))
+        places, norm_NT = list(self.norms), torch.stack(list(self.norms.values()))
         if NORM in self.statistics:
-            for place, mean in zip(places, norm_NBT.mean((1, 2)), strict=True):
+            for place, mean in zip(places, norm_NT.mean(1), strict=True):
                 self.values[of_layer(NORM, *place)] = mean
         if RMS in self.statistics:
-            for place, total in zip(places, torch.linalg.vector_norm(norm_NBT, dim=(1, 2)), strict=True):
-                values = norm_NBT[0].numel() * self.channels[place]
+            for place, total in zip(places, torch.linalg.vector_norm(norm_NT, dim=1), strict=True):
+                values = norm_NT.shape[1] * self.channels[place]
                 self.values[of_layer(RMS, *place)] = total / math.sqrt(values)
         self.norms.clear()
         self.channels.clear()  # as it was: a compiled model is compiled anew where it is not

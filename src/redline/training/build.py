@@ -12,7 +12,7 @@ from torch import nn
 
 from redline.bounds import check_value, shown
 from redline.errors import UserError
-from redline.model import OUTSIDE, SITES, Transform, Transformer, recompute
+from redline.model import OUTSIDE, SITES, MappedModel, Transform, recompute
 from redline.monitor import Monitor
 from redline.monitor import build_monitor as monitor_of
 from redline.parts import Kind, find_part, has_parameters, returns, subclass_of
@@ -31,6 +31,14 @@ _NORM_LAYER = Kind(
     positional=1,
     named=("span",),
 )
+_NORM = {"_target_": "redline.model.transforms.norm"}
+_MODEL = Kind(
+    "a subclass of redline.model.MappedModel with the arguments `transforms`, `norm_layer` and `init`",
+    lambda target: (
+        subclass_of(MappedModel)(target) and has_parameters("transforms", "norm_layer", "init")(target)
+    ),
+    positional=3,
+)
 _TERM = Kind("a subclass of redline.training.losses.Term", subclass_of(Term))
 _INIT = Kind(
     "a function of `named` and `num_layers`",
@@ -47,8 +55,8 @@ _SCHEDULE = Kind(
 _GRADIENT = Kind("a subclass of redline.training.gradients.GradientStep", subclass_of(GradientStep))
 
 
-def build_model(cfg: DictConfig) -> Transformer:
-    """The transformer of ``cfg``, on torch's current default device."""
+def build_model(cfg: DictConfig) -> MappedModel:
+    """The model of ``cfg``, on torch's current default device."""
     transforms = {}
     for site in SITES:
         if OmegaConf.is_missing(cfg.norm_strategy, site):
@@ -56,12 +64,22 @@ def build_model(cfg: DictConfig) -> Transformer:
                 f"norm_strategy.{site}: not set; begin the variant's YAML with `defaults: [baseline, _self_]`"
             )
         transforms[site] = _transforms(site, cfg.norm_strategy[site])
-    norm_layer = find_part("norm_layer", cfg.norm_layer, _NORM_LAYER)
-    shape = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(shape, dict)
-    shape["sequence_length"] = cfg.data.sequence_length
-    init = find_part("init", cfg.init, _INIT)
-    return Transformer(transforms, norm_layer, init, **{str(key): value for key, value in shape.items()})
+    norm_layer = find_part("norm_layer", cfg.norm_layer, _NORM_LAYER) if cfg.norm_layer else None
+    init = find_part("init", cfg.init, _INIT) if cfg.init else None
+    model: MappedModel = _make_model(cfg)(transforms, norm_layer, init)
+    return model
+
+
+def _make_model(cfg: DictConfig) -> partial[Any]:
+    spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    return find_part("model", {**spec, "sequence_length": cfg.data.sequence_length}, _MODEL)
+
+
+def small_model(cfg: DictConfig) -> dict[str, Any]:
+    """``cfg.model`` for a model of one layer: see `MappedModel.small`."""
+    spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    target: type[MappedModel] = _make_model(cfg).args[1]
+    return target.small(spec)
 
 
 def _transforms(site: str, spec: Any) -> list[Transform]:
@@ -77,7 +95,8 @@ def _transforms(site: str, spec: Any) -> list[Transform]:
             layers = (
                 _layers(f"{key}.layers", site, arguments.pop("layers")) if "layers" in arguments else None
             )
-        found.append(Transform(find_part(key, arguments, _TRANSFORM), layers))
+        is_norm = arguments == _NORM and layers is None
+        found.append(Transform(find_part(key, arguments, _TRANSFORM), layers, is_norm))
         key += ".then"
     return found
 

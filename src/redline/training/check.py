@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from redline.bounds import shown
 from redline.config import check_settings
 from redline.data import build_corpus
 from redline.errors import UserError
@@ -28,6 +29,7 @@ from redline.training.build import (
     check_devices,
     device_of,
     micro_batch_size,
+    small_model,
 )
 from redline.training.checkpoints import check_resume
 from redline.training.compilation import compiles
@@ -41,7 +43,7 @@ from redline.training.trackers import check_trackers
 _PER_PARAMETER = 4  # numbers: the weight, its gradient and Adam's two means
 _MOST_TRAINED = 50_000_000  # parameters of one block, above which the tiny run is left out
 _SCHEDULE_POINTS = 10_000
-_TINY = {"num_layers": 1, "vocab_size": 64, "sequence_length": 16}
+_SHAPE = ("type", "config", "path", "width", "num_layers", "vocab_size")  # of what a model may have
 _TINY_BATCH = 2  # sequences
 
 
@@ -60,6 +62,8 @@ def check_parts(cfg: DictConfig) -> None:
     check_devices(cfg)
     check_precision(cfg.trainer.precision.value, device_of(cfg), cfg.trainer.allow_emulated)
     micro_batch_size(cfg)
+    if cfg.sites and "sites" not in cfg.model:
+        raise UserError("sites: the model's parts are known; allowed with model=huggingface")
     build_corpus(cfg)
     _check_schedule(cfg)  # before the rules, which take its warm-up
     build_rules(cfg.divergence, object)
@@ -104,9 +108,9 @@ def _check_memory(cfg: DictConfig, parameters: int) -> None:
     else:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
+        shape = [f"model.{name}={shown(model[name])}" for name in _SHAPE if name in model]
         raise UserError(
-            f"model.width={model.width}, model.num_layers={model.num_layers}, model.vocab_size="
-            f"{model.vocab_size}, data.batch_size={data.batch_size} in trainer.accumulate="
+            f"{', '.join(shape)}, data.batch_size={data.batch_size} in trainer.accumulate="
             f"{cfg.trainer.accumulate} parts: training needs at least {needed / 2**30:.3g} GiB; "
             f"allowed: what fits into {there / 2**30:.3g} GiB, this {device.type}'s"
         )
@@ -115,8 +119,7 @@ def _check_memory(cfg: DictConfig, parameters: int) -> None:
 def _train_tiny(cfg: DictConfig) -> None:
     """Two steps of one block at its full width, with every tap read at each."""
     cfg = copy.deepcopy(cfg)
-    for name, most in _TINY.items():
-        cfg.model[name] = min(cfg.model[name], most)
+    cfg.model = small_model(cfg)
     cfg.trainer.accumulate = cfg.trainer.devices = cfg.trainer.num_nodes = 1
     cfg.data.sequence_length = min(cfg.data.sequence_length, cfg.model.sequence_length)
     with torch.device("meta"):

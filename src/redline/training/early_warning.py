@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import lightning as L
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from redline.metrics import MAX_LOGIT, NORM, layer_of
+from redline.model import MappedModel
 from redline.monitor import Monitor
 from redline.search import Trial
 from redline.stability import Forecaster, Verdict, build_forecaster
@@ -21,11 +23,15 @@ log = logging.getLogger(__name__)
 class EarlyWarning(Callback):
     """Calls ``warn`` with the run's forecast, once; a resumed run is not warned of again."""
 
-    def __init__(
-        self, forecaster: Forecaster, monitor: Monitor, width: int, warn: Callable[[Verdict], None]
-    ) -> None:
-        self.forecaster, self.width, self.warn = forecaster, width, warn
+    width: int | None = None  # of the residual stream
+
+    def __init__(self, forecaster: Forecaster, monitor: Monitor, warn: Callable[[Verdict], None]) -> None:
+        self.forecaster, self.warn = forecaster, warn
         monitor.subscribe(self.read)
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module.model, MappedModel)
+        self.width = module.model.site_map.width
 
     def read(self, step: int, values: Mapping[str, float]) -> None:
         forecast = self.forecaster.read(step, readings(values, self.width))
@@ -39,14 +45,16 @@ class EarlyWarning(Callback):
         self.forecaster.load_state_dict(state_dict)
 
 
-def readings(values: Mapping[str, float], width: int) -> dict[str, float]:
-    """What a forecaster reads, of the metrics of a step. ``width``: of the residual stream."""
+def readings(values: Mapping[str, float], width: int | None) -> dict[str, float]:
+    """What a forecaster reads, of the metrics of a step. ``width``: of the residual stream, if there
+    is one.
+    """
     found = {}
     if MAX_LOGIT in values:
         found["max_logit"] = values[MAX_LOGIT]
     places = {name: layer_of(name) for name in values}
     norms = [values[name] for name, place in places.items() if place and place[:2] in _INTO_RESIDUAL]
-    if norms:
+    if norms and width is not None:
         # max() of a list with a NaN depends on its order.
         finite = all(map(math.isfinite, norms))
         rms = max(norms) / math.sqrt(width) if finite else math.inf
@@ -67,4 +75,4 @@ def early_warning(
         set_tags({"forecast_step": forecast.step, "forecast_reason": forecast.reason})
         trial.watch.warn(forecast.step, "forecast" if mode == "end" else None)
 
-    return [EarlyWarning(forecaster, monitor, cfg.model.width, warn)]
+    return [EarlyWarning(forecaster, monitor, warn)]

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -15,8 +15,7 @@ from torchmetrics import MeanMetric
 
 from redline import metrics, over_ranks
 from redline.errors import UserError
-from redline.model import MappedModel, named_parameters
-from redline.model.attention import Attention
+from redline.model import Layer, Linear, MappedModel, named_parameters
 from redline.training.gradients import GradientSteps
 from redline.training.losses import Prediction, Term, total
 from redline.training.optimizers import MakeOptimizer
@@ -106,13 +105,16 @@ class LanguageModel(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.clips:
-            self.clipped_heads = torch.stack([self._clip(*its) for its in self.clips]).sum()
+            self.clipped_heads = torch.stack([self._clip(its) for its in self.clips]).sum()
 
-    def _clip(self, clip: Any, qkv: nn.Linear) -> Tensor:
+    def _clip(self, layer: Layer) -> Tensor:
         # A step that was skipped has left the weight as it was: for want of gradients, or, by a loss scaler,
         # because they overflowed.
-        updated = self.grad_norm.isfinite() & (qkv.weight.grad is not None)
-        return clip.after_step(qkv.weight, updated)
+        weight = layer.output(Linear.qkv).linears[0].get_parameter("weight")
+        updated = self.grad_norm.isfinite() & (weight.grad is not None)
+        clip: Any = layer.qk_weight
+        clipped: Tensor = clip.after_step(layer.key_heads, layer.scale_heads, updated)
+        return clipped
 
     def validation_step(self, tokens_BS: Tensor, batch_idx: int) -> None:
         # Token by token: with NaN let through, the metric takes no weights.
@@ -142,16 +144,13 @@ def losses(
     return loss, {name: term(prediction) for name, term in terms.items()}
 
 
-def _clips(model: MappedModel) -> list[tuple[Any, nn.Linear]]:
-    """For each layer where the site `qk_weight` acts after a step: its module, and the linear whose weight it
-    changes. Raises UserError.
-    """
-    attentions = [its for its in model.modules() if isinstance(its, Attention)]
-    clips = [(its.qk_weight, its.qkv) for its in attentions if hasattr(its.qk_weight, "after_step")]
-    for clip, qkv in clips:
-        if parametrize.is_parametrized(qkv):
+def _clips(model: MappedModel) -> list[Layer]:
+    """The layers where the site `qk_weight` acts after a step. Raises UserError."""
+    clips = [its for its in model.site_map.layers if hasattr(its.qk_weight, "after_step")]
+    for layer in clips:
+        if any(parametrize.is_parametrized(its) for its in layer.output(Linear.qkv).linears):
             raise UserError(
-                f"norm_strategy.qk_weight: {type(clip).__name__} cannot act on a weight that "
+                f"norm_strategy.qk_weight: {type(layer.qk_weight).__name__} cannot act on a weight that "
                 "norm_strategy.linear makes anew; allowed: null at one of the two"
             )
     return clips

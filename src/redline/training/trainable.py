@@ -88,7 +88,8 @@ class Training(Trainable):
         for name in ("optimizer", "schedule", "init"):
             recipe |= _part(name, cfg[name])
         recipe |= {name: _in_words(cfg[name]) for name in ("loss", "gradient")}
-        recipe["norm_layer"] = cfg["norm_layer"]["_target_"].rpartition(".")[2]
+        if cfg["norm_layer"]:  # a model that is not ours may have its own
+            recipe["norm_layer"] = cfg["norm_layer"]["_target_"].rpartition(".")[2]
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def run(self, trial: Trial) -> Score:

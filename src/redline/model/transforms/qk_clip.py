@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +32,10 @@ class QKClip(nn.Module):
         return q_BHTK
 
     @torch.no_grad()
-    def after_step(self, weight: Tensor, updated: Tensor) -> Tensor:
-        """Clips ``weight``, QKV's, of (3D,D), q's rows first, then k's, by head. Returns the number of heads
-        clipped, a scalar.
+    def after_step(self, key_heads: int, scale: Callable[[Tensor, Tensor], None], updated: Tensor) -> Tensor:
+        """Clips by ``scale``, which multiplies what makes q by factors (H,) and what makes k by factors (G,),
+        of G ``key_heads``. Returns the number of heads clipped, a scalar. Where several query heads share a
+        key head, that one takes the root of the smallest factor of theirs, and each the rest of its own.
 
         ``updated``: whether the optimizer has changed the weights in this step, a scalar; if not, nothing is
         clipped. Nor is a head whose largest logit is not finite: its weights would be zero for ever.
@@ -41,9 +44,8 @@ class QKClip(nn.Module):
         largest_H, self.largest_H = over_ranks.largest(self.largest_H), None
         clipped_H = (largest_H > self.tau) & largest_H.isfinite() & updated
         factor_H = torch.where(clipped_H, (self.tau / largest_H).sqrt(), 1.0)
-        rows_3H = torch.cat([factor_H, factor_H, torch.ones_like(factor_H)])  # those of v stay
-        factor_R = rows_3H.repeat_interleave(len(weight) // len(rows_3H))
-        over_ranks.shard(weight).mul_(over_ranks.shard_like(factor_R[:, None], weight))
+        of_k_G = factor_H.view(key_heads, -1).amin(1)
+        scale(factor_H.square() / of_k_G.repeat_interleave(self.num_heads // key_heads), of_k_G)
         return clipped_H.sum().float()
 
 

@@ -20,7 +20,11 @@ class SigmoidGate(nn.Module):
         self.num_gates = site.width if per == "element" else site.num_heads
         # Not drawn here: what is drawn after it would be other than without a gate.
         self.matrix = skip_init(
-            nn.Linear, site.width, self.num_gates, bias=False, device=torch.get_default_device()
+            nn.Linear,
+            site.stream or site.width,
+            self.num_gates,
+            bias=False,
+            device=torch.get_default_device(),
         )
 
     def forward(self, y_BTD: Tensor, x_BTD: Tensor) -> Tensor:
