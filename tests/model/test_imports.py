@@ -63,7 +63,7 @@ LAYERS = {
     "store": {"policy", "result", "trainable", "variant"},
 }
 # What only our own training has: groups of its configuration, and what reads them.
-OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search", "loss"}
+OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search", "loss", "task"}
 PARTS = {path.stem for path in (SRC / "redline").iterdir()}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 

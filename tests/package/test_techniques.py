@@ -25,6 +25,17 @@ def test_a_technique_names_its_package_and_a_test(technique):
 
 
 def test_every_group_that_is_a_technique_is_on_the_page():
-    others = {"model", "data", "trainer", "tracker", "divergence", "monitor", "experiment", "remedy", "hydra"}
+    others = {
+        "model",
+        "data",
+        "trainer",
+        "tracker",
+        "divergence",
+        "monitor",
+        "experiment",
+        "remedy",
+        "hydra",
+        "task",
+    }
     folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     assert folders - others == {group for group in GROUPS if "/" not in group}
