@@ -27,6 +27,7 @@ ALLOWED = {
     "report": {"stability", "search", "command_line", "config"},
     "gate": {"search", "command_line"},
     "dashboard": {"search", "command_line", "config"},
+    "watching": {"model", "stability", "monitor", "training", "api", "config"},
     "commands": {
         "training",
         "data",
@@ -51,7 +52,7 @@ EVERYBODYS = {
     "tracked_runs",
 }
 MODULES = {  # of no package
-    "__init__": {"api", "report", "search"},  # names them when asked
+    "__init__": {"api", "report", "search", "watching"},  # names them when asked
     "__main__": {"commands"},
     "api": {"config", "report", "search", "stability"},
 }
