@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from redline import metrics
+from redline import metrics, over_ranks
 from redline.api import divergence_rules
 from redline.bounds import Count, Steps, check_value
 from redline.config import shipped
@@ -73,7 +73,9 @@ class Watched:
         if self._grad_norm is None:
             return self.diverged
         mean = torch.stack(self._losses).mean()
-        self._judge(self._reader.push(self._steps, [mean, self._grad_norm.to(mean.device)]))
+        # Of several ranks each judges the mean: all stop at the same step.
+        scalars = over_ranks.means([mean, self._grad_norm.to(mean.device)])
+        self._judge(self._reader.push(self._steps, scalars))
         self._tapping.end()
         self._steps += 1
         self._losses, self._grad_norm = [], None
@@ -160,7 +162,8 @@ def watched(
     watch = Watch(build_rules(rules, object))
     tracker = _tracker(home)
     run = TrackedRun(new_run_key(), name, name, {})
-    trackers = build_trackers(OmegaConf.create(tracker), run) if loggers is None else Trackers(loggers)
+    chosen = tracker if loggers is None and over_ranks.is_first() else {}
+    trackers = build_trackers(OmegaConf.create(chosen), run) if loggers is None else Trackers(loggers)
     return Watched(
         model,
         optimizer,
@@ -168,7 +171,7 @@ def watched(
         lambda tell: Tapping(_taps(model), every, tell),
         _warning(model, warmup_steps, forecast),
         trackers,
-        lambda: drain(tracker) if loggers is None else None,
+        lambda: drain(chosen),
     )
 
 
