@@ -25,8 +25,8 @@ from redline.search import Facts, Score, Trial
 from redline.stability import Outcome, Watch, build_rules
 from redline.training.build import build_module, build_monitor
 from redline.training.checkpoints import StepSeed
+from redline.training.environment import quieten
 from redline.training.reporting import Report
-from redline.training.run import quieten
 from redline.training.trackers import Trackers
 
 CURVES = ROOT / "bench" / "forecast_curves.npz"

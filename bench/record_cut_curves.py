@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from _harness import ROOT
 from record_curves import ended, trained
 from redline.config import register
-from redline.training.run import quieten
+from redline.training.environment import quieten
 
 CURVES = ROOT / "bench" / "cut_curves.npz"
 # Label, overrides, seed. The constants of the cut were set on none of them, nor on these seeds.

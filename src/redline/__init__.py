@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from redline.errors import OutageError, UserError
     from redline.report import load_search
     from redline.search import Facts, Score, SearchResult, Trainable, Trial
+    from redline.watching import watch
 
 __all__ = [
     "Facts",
@@ -20,6 +21,7 @@ __all__ = [
     "find_edge",
     "geometric",
     "load_search",
+    "watch",
 ]
 
 _HOMES = {
@@ -28,6 +30,7 @@ _HOMES = {
     "load_search": "report",
     "OutageError": "errors",
     "UserError": "errors",
+    "watch": "watching",
 }
 
 

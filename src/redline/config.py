@@ -147,6 +147,7 @@ class Config:
     lr: Positive = MISSING  # peak LR
     seed: Seed = MISSING
     search: SearchConfig = field(default_factory=SearchConfig)
+    task: dict[str, Any] = field(default_factory=dict)
     norm_strategy: NormStrategyConfig = field(default_factory=NormStrategyConfig)
     norm_layer: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)

@@ -27,13 +27,14 @@ _OWN_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 @dataclass(frozen=True)
 class Kind:
     """What a group of the configuration is for, and the arguments that the program adds: so many positional
-    ones, and those named.
+    ones, and those named. ``nested``: whether an argument may be a part itself.
     """
 
     words: str
     fits: Callable[[Any], bool]
     positional: int = 0
     named: tuple[str, ...] = ()
+    nested: bool = False
 
 
 def subclass_of(*bases: type) -> Callable[[Any], bool]:
@@ -53,17 +54,23 @@ def find_part(key: str, spec: Any, kind: Kind) -> partial[Any]:
     """What makes the part from the program's arguments. Raises UserError for what is not of this kind, and
     for an argument that is unknown, missing or out of bounds.
     """
-    plain = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
-    if not isinstance(plain, Mapping) or not isinstance(plain.get("_target_"), str):
-        raise UserError(f"{key}={shown(plain)}: allowed: {kind.words} as _target_, and its arguments")
+    plain: Any = OmegaConf.to_container(spec, resolve=True) if OmegaConf.is_config(spec) else spec
+    target = find_target(key, plain, kind)
     arguments = {str(name): value for name, value in plain.items() if name not in _OWN_KEYS}
-    target = _find(f"{key}._target_", plain["_target_"], kind)
     parameters = _parameters(target)
-    if not kind.fits(target) or len(parameters) < kind.positional:
-        raise UserError(f"{key}._target_={plain['_target_']}: allowed: {kind.words}")
     own = {name: its for name, its in [*parameters.items()][kind.positional :] if name not in kind.named}
-    _check_arguments(key, target, arguments, own)
+    _check_arguments(key, target, arguments, own, kind.nested)
     return partial(_make, key, target, arguments)
+
+
+def find_target(key: str, spec: Any, kind: Kind) -> Any:
+    """The class or function that the plain ``spec`` names. Raises UserError for what is not of this kind."""
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("_target_"), str):
+        raise UserError(f"{key}={shown(spec)}: allowed: {kind.words} as _target_, and its arguments")
+    target = _find(f"{key}._target_", spec["_target_"], kind)
+    if not kind.fits(target) or len(_parameters(target)) < kind.positional:
+        raise UserError(f"{key}._target_={spec['_target_']}: allowed: {kind.words}")
+    return target
 
 
 def _find(key: str, name: str, kind: Kind) -> Any:
@@ -75,7 +82,11 @@ def _find(key: str, name: str, kind: Kind) -> Any:
 
 
 def _check_arguments(
-    key: str, target: Any, arguments: Mapping[str, Any], own: Mapping[str, inspect.Parameter]
+    key: str,
+    target: Any,
+    arguments: Mapping[str, Any],
+    own: Mapping[str, inspect.Parameter],
+    nested: bool,
 ) -> None:
     """``own``: the parameters that the configuration fills."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -89,9 +100,16 @@ def _check_arguments(
             raise UserError(f"{key}.{name}: not set; {target.__name__} needs it")
     hints = _hints(target)
     for name, value in arguments.items():
-        if isinstance(value, Mapping) and "_target_" in value:
+        if not _holds_part(value):
+            check_value(f"{key}.{name}", value, hints.get(name, Any))
+        elif not nested:
             raise UserError(f"{key}.{name}: allowed: plain values, no _target_")
-        check_value(f"{key}.{name}", value, hints.get(name, Any))
+
+
+def _holds_part(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_holds_part, value.values()))
+    return isinstance(value, list) and any(map(_holds_part, value))
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -111,7 +129,8 @@ def _hints(target: Any) -> dict[str, Any]:
 
 def _make(key: str, target: Any, arguments: Mapping[str, Any], *given: Any, **more: Any) -> Any:
     try:
-        return target(*given, **arguments, **more)
+        # Parts among the arguments are made; the others stay as they are.
+        return target(*given, **instantiate(arguments, _convert_="all"), **more)
     except UserError:
         raise
     # Whatever a part of the user's own raises.

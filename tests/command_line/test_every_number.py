@@ -12,7 +12,7 @@ from hydra_plugins.max_lr.config import split_settings
 from redline.command_line import one_line
 from redline.config import CONF
 from redline.errors import UserError
-from redline.training.check import check_parts
+from redline.training.trainable import task_of
 
 BAD = {
     "below": -(10**30),
@@ -106,7 +106,7 @@ def refused(cfg: DictConfig, key: str, bad: Any) -> str | None:
             before = OmegaConf.select(cfg, key)
             OmegaConf.update(cfg, key, bad)
             try:
-                check_parts(cfg)
+                task_of(cfg).check_value()
             finally:
                 OmegaConf.update(cfg, key, before)  # a copy of it all would take longer than the check
     except (UserError, OmegaConfBaseException) as error:

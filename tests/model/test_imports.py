@@ -28,6 +28,7 @@ ALLOWED = {
     "report": {"stability", "search", "command_line", "config"},
     "gate": {"search", "command_line"},
     "dashboard": {"search", "command_line", "config"},
+    "watching": {"model", "stability", "monitor", "training", "api", "config"},
     "commands": {
         "training",
         "data",
@@ -52,7 +53,7 @@ EVERYBODYS = {
     "tracked_runs",
 }
 MODULES = {  # of no package
-    "__init__": {"api", "report", "search"},  # names them when asked
+    "__init__": {"api", "report", "search", "watching"},  # names them when asked
     "__main__": {"commands"},
     "api": {"config", "report", "search", "stability"},
 }
@@ -64,7 +65,7 @@ LAYERS = {
     "store": {"policy", "result", "trainable", "variant"},
 }
 # What only our own training has: groups of its configuration, and what reads them.
-OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search", "loss"}
+OURS = {field.name for field in fields(Config)} - {"lr", "seed", "search", "loss", "task"}
 PARTS = {path.stem for path in (SRC / "redline").iterdir()}
 FILES = [path for package in ALLOWED for path in sorted((SRC / "redline" / package).rglob("*.py"))]
 

@@ -47,8 +47,13 @@ def small_model(norm: str = "baseline", **changes: Any) -> Transformer:
 
 
 def full_taps() -> dict[str, Tap]:
-    """Those of ``monitor=full``, by name."""
-    return build_monitor(composed("monitor=full").monitor).taps
+    """Those of ``monitor=full``, and those for any model, by name."""
+    groups = ("full", "any_model")
+    return {
+        name: tap
+        for group in groups
+        for name, tap in build_monitor(composed(f"monitor={group}").monitor).taps.items()
+    }
 
 
 def batch(seed: int = 1) -> Tensor:

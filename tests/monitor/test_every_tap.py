@@ -73,7 +73,7 @@ def test_values_are_scalars_and_none_requires_a_gradient(name):
     assert all(isinstance(value, float) or value.ndim == 0 for value in tap.values.values())
 
 
-def test_full_has_every_tap():
+def test_full_has_every_tap_but_those_of_any_model():
     assert sorted(full_taps()) == TAPS
 
 

@@ -72,6 +72,15 @@ def test_the_edge_of_a_search(finished: Finished) -> None:
     assert shown.count("image/png") == 4
 
 
+def test_a_model_of_ones_own(folder: Path) -> None:
+    pytest.importorskip("redline.report", reason="this version has no report")
+    search = ["trainer.max_steps=12", "lr=0.1,30", "hydra.sweeper.report_timeout=null"]
+    shown = run("04_your_own_model.ipynb", folder, overrides=[*search, "trainer.accelerator=cpu"])
+    assert "largest useful and largest stable learning rate" in shown
+    assert "image/png" in shown
+    assert "Verdict(reason='" in shown
+
+
 def test_a_variant_of_ones_own(folder: Path, smoke: list[str]) -> None:
     pytest.importorskip("redline.report", reason="this version has no report")
     tokens = next(word for word in smoke if word.startswith("data.cache_dir="))

@@ -33,11 +33,14 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _COMMAND = re.compile(
     r"(?:\.venv/bin/)?(?:redline (?P<word>train|search|plan|send)\b|python src/train\.py\b)"
 )
-# Made by the reader: a variant, a tap and a tracker of one's own.
+# Made by the reader: a variant, a tap, a tracker and a model of one's own.
 _READERS_OWN = {
     "norm=qk,mine",
     "monitor/taps=[output_norm,max_logit,logit_rms]",
     "tracker=[mlflow,folder]",
+    "task=digits",
+    "task.module.batch_norm=false,true",
+    "optimizer.lr",  # within a part of task.module
 }
 
 
@@ -77,7 +80,7 @@ def settings(path: Path) -> set[str]:
 
 @cache
 def keys() -> frozenset[str]:
-    """Every key of the default configuration, as in `monitor.taps.memory`."""
+    """Every key of the default configuration, as in `monitor.taps.memory`, and of one's own module."""
 
     def walk(values: Any, before: str) -> Iterator[str]:
         for key, value in values.items():
@@ -85,7 +88,8 @@ def keys() -> frozenset[str]:
             if isinstance(value, dict):
                 yield from walk(value, f"{before}{key}.")
 
-    return frozenset(walk(OmegaConf.to_container(composed([])), ""))
+    words = [], ["task=lightning"]
+    return frozenset(key for its in words for key in walk(OmegaConf.to_container(composed(its)), ""))
 
 
 def composed(words: list[str]) -> DictConfig:

@@ -37,6 +37,7 @@ def test_every_group_that_is_a_technique_is_on_the_page():
         "experiment",
         "remedy",
         "hydra",
+        "task",
     }
     folders = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()}
     assert folders - others == {group for group in GROUPS if "/" not in group}

@@ -1,6 +1,7 @@
 """The wheel in an environment without the checkout: `redline …` from any folder."""
 
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -67,6 +68,23 @@ def test_a_search_its_report_and_the_gate(redline: Redline, shared: Path, tmp_pa
     done = redline("gate", "stored.json")
     assert (done.returncode, done.stderr) == (0, "")
     assert "nothing got worse" in done.stdout
+
+
+def test_a_module_of_a_project_of_its_own(redline: Redline, tmp_path: Path) -> None:
+    """With its configuration beside it: a search, its result, its report."""
+    shutil.copytree(ROOT / "docs/examples", tmp_path, dirs_exist_ok=True)
+    done = redline(
+        *["search", "--config-dir", "conf", "task=digits", "task.module.batch_norm=false,true", "lr=0.1,30"],
+        *["trainer.max_steps=20", "trainer.accelerator=cpu", "tracker=none", "search.name=digits"],
+        *["hydra.sweeper.extend=false", "hydra.sweeper.resolution=1.0001", "hydra.sweeper.settled=1"],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "report: mlruns" in done.stdout.replace(f"{tmp_path}/", "")
+    variants = json.loads((tmp_path / "mlruns/searches/digits/result.json").read_text())["variants"]
+    assert set(variants) == {"task.module.batch_norm=False", "task.module.batch_norm=True"}
+    for its in variants.values():
+        assert (its["max_useful_rung"], its["first_diverged_lr"]) == (0.1, 30)
+        assert its["val_loss"] < 1.5  # of an untrained one 2.3
 
 
 def test_a_users_own_configuration(redline: Redline, tmp_path: Path) -> None:

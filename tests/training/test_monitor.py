@@ -14,6 +14,7 @@ from training_helpers import ROOT, SITES, Stopped, train
 from redline.config import register
 from redline.monitor import LearningRate, Memory, Monitor, OutputNorm, Tap, Throughput, build_monitor
 from redline.training import run as run_module
+from redline.training import tracked as tracked_module
 from redline.training.trackers import Trackers
 
 
@@ -61,7 +62,7 @@ def fit(run_cfg, tmp_path, monkeypatch):
         monitor, kept, told = Monitor(taps, every), logger(), []
         monitor.subscribe(lambda step, values: told.append((step, values)))
         monkeypatch.setattr(run_module, "build_monitor", lambda cfg: monitor)
-        monkeypatch.setattr(run_module, "build_trackers", lambda spec, run: Trackers([kept]))
+        monkeypatch.setattr(tracked_module, "build_trackers", lambda spec, run: Trackers([kept]))
         with pytest.raises(Stopped) if stop_at else nullcontext():
             train(run_cfg(*overrides), tmp_path, stop_at)
         return kept.seen, told

@@ -22,7 +22,7 @@ from redline.search.options import Options
 from redline.search.policy.cost import cost_text, expected_cost
 from redline.secrets import without_password
 from redline.stability import rule_specs
-from redline.training.trainable import Training
+from redline.training.trainable import Task, task_of
 
 _ESCAPED = re.compile(r"\\(.)")  # as Hydra's parser writes a value that it has read
 
@@ -92,7 +92,7 @@ def search(
 def _plan(variants: Sequence[Variant], options: Options, ladder: tuple[float, ...]) -> str:
     from redline.training.planning import plan_text
 
-    runs = {its.name: its.trainable.cfg for its in variants if isinstance(its.trainable, Training)}
+    runs = {its.name: its.trainable.cfg for its in variants if isinstance(its.trainable, Task)}
     short_steps: float = options.short_run_steps or 0
     cost = expected_cost(options.question(ladder), hinted=short_steps > 0)
     if short_steps:
@@ -137,20 +137,20 @@ def _variants(
     for chosen in choices:
         cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
-        norm = cfg.hydra.runtime.choices["norm"]
+        variant = cfg.task.get("name", cfg.hydra.runtime.choices["norm"])
         values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen if "=" in override)
         with open_dict(cfg):
             del cfg["hydra"]
         check_settings(cfg)
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
-        named = [norm] if "norm" in values or not keys else []
+        named = [variant] if "norm" in values or not keys else []
         variants.append(
             Variant(
                 name=", ".join([*named, *(f"{name}={without_password(values[name])}" for name in keys)]),
-                trainable=Training(cfg, key, ladder[-1]),
+                trainable=task_of(cfg, key, ladder[-1]),
                 rules=rule_specs(plain["divergence"]),
                 first_seed=cfg.seed,
-                tags={"norm": norm},
+                tags={"norm": variant},
             )
         )
         trackers.append(plain["tracker"])

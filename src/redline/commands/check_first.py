@@ -17,8 +17,7 @@ class CheckFirst(Callback):
     """Finds a mistake in the settings of a single run while there is no folder yet, as a search does."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        from redline.data import open_corpus
-        from redline.training.check import check
+        from redline.training.trainable import task_of
 
         cfg = copy.deepcopy(config)
         with open_dict(cfg):
@@ -27,8 +26,7 @@ class CheckFirst(Callback):
         HydraConfig.instance().set_config(config)  # which the folder's name asks
         with user_errors():
             check_writable(config.hydra.run.dir, "hydra.run.dir")
-            check(cfg, Path(config.hydra.run.dir))
-            open_corpus(cfg)
+            task_of(cfg).check_run(Path(config.hydra.run.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         with user_errors():

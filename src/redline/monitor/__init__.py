@@ -5,6 +5,7 @@ from redline.monitor.attention_entropy import AttentionEntropy
 from redline.monitor.callback import Monitor
 from redline.monitor.from_config import build_monitor
 from redline.monitor.learning_rate import LearningRate
+from redline.monitor.linear_norm import LinearNorm
 from redline.monitor.max_logit import MaxLogit
 from redline.monitor.memory import Memory
 from redline.monitor.output_grad_norm import OutputGradNorm
@@ -20,6 +21,7 @@ __all__ = [
     "ActivationHistogram",
     "AttentionEntropy",
     "LearningRate",
+    "LinearNorm",
     "MaxLogit",
     "Memory",
     "Monitor",

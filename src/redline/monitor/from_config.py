@@ -1,5 +1,6 @@
 """The monitor that the group `monitor` of a configuration describes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,7 @@ from redline.parts import Kind, find_part, subclass_of
 _TAP = Kind("a subclass of redline.monitor.Tap", subclass_of(Tap))
 
 
-def build_monitor(spec: DictConfig) -> Monitor:
+def build_monitor(spec: DictConfig, kind: type[Monitor] = Monitor) -> Monitor:
     """``spec`` has ``every``, in steps, and ``taps``: name -> `_target_`, its arguments and perhaps its own
     ``every``, or null for none. Raises UserError.
     """
@@ -23,8 +24,12 @@ def build_monitor(spec: DictConfig) -> Monitor:
             raise UserError(f"monitor.{key}: unknown key; allowed here: every, taps")
     check_value("monitor.every", plain["every"], Count)
     check_value("monitor.taps", plain["taps"], dict[str, dict[str, Any] | None])
-    taps = {name: _tap(f"monitor.taps.{name}", tap) for name, tap in plain["taps"].items() if tap is not None}
-    return Monitor(taps, plain["every"])
+    return kind(build_taps(plain["taps"]), plain["every"])
+
+
+def build_taps(specs: Mapping[str, Any]) -> dict[str, Tap]:
+    """By name. Raises UserError."""
+    return {name: _tap(f"monitor.taps.{name}", tap) for name, tap in specs.items() if tap is not None}
 
 
 def _tap(key: str, spec: dict[str, Any]) -> Tap:

@@ -179,6 +179,8 @@ def _few(differences: Sequence[str]) -> str:
 
 def _may_change(steps: tuple[int, int], done: int, cfg: DictConfig) -> bool:
     """Whether a run of so many steps now is, in the steps ``done``, what it was."""
+    if not cfg.schedule:  # a user's module has its own, which may know the run's length
+        return False
     asked = copy.deepcopy(cfg)
     asked.trainer.max_steps = steps[0]
     before, now = build_schedule(asked), build_schedule(cfg)

@@ -12,6 +12,7 @@ from redline.search.policy.cost import Cost
 from redline.training.build import build_model, micro_batch_size
 from redline.training.compilation import earns_back
 from redline.training.needs import Memory, flops_per_token, memory
+from redline.training.trainable import Training, task_of
 
 _PRECISIONS = ("fp32", "bf16-mixed", "bf16-true")
 _FULL = 0.9  # of a device's memory: kernels, the allocator's gaps and CUDA itself take the rest
@@ -38,6 +39,9 @@ def plan_text(runs: Mapping[str, DictConfig], cost: Cost | None = None, short_st
     """What each of ``runs``, a variant by its name, needs on the device of its ``plan``. ``cost``: how many
     runs a search trains of each, beside short ones of ``short_steps`` together. Raises UserError.
     """
+    for cfg in runs.values():
+        if not isinstance(task_of(cfg), Training):
+            raise UserError("trainer.dry_run=true: needs task=language_model, whose steps can be counted")
     cfgs = {name: _as_on_a_gpu(cfg) for name, cfg in runs.items()}
     counted = [_count(name, cfg) for name, cfg in cfgs.items()]
     largest = max(counted, key=lambda its: its.memory).name

@@ -46,6 +46,10 @@ class Report(Callback):
         scalars |= {metrics.loss_term(name): addend for name, addend in module.addends.items()}
         if module.clipped_heads is not None:
             scalars[metrics.CLIPPED_HEADS] = module.clipped_heads
+        self.push(trainer, module, scalars)
+
+    def push(self, trainer: L.Trainer, module: L.LightningModule, scalars: dict[str, Tensor]) -> None:
+        """Log and report the step just taken once it is read; ``scalars`` has its loss and gradient norm."""
         for name, count in interventions(trainer, module).items():
             scalars[metrics.intervention(name)] = count
         if (scaler := _scaler(trainer)) is not None:
@@ -91,10 +95,11 @@ class Report(Callback):
         self.trial.watch.load_state_dict(state_dict)
 
 
-def interventions(trainer: L.Trainer, module: LanguageModel) -> dict[str, Tensor]:
+def interventions(trainer: L.Trainer, module: L.LightningModule) -> dict[str, Tensor]:
     """So many steps so far were changed by each thing that can hide divergence, by its name."""
     scaler = _scaler(trainer)
-    return module.gradient.counts | ({} if scaler is None else {_SCALER: scaler.skips})
+    ours = module.gradient.counts if isinstance(module, LanguageModel) else {}
+    return ours | ({} if scaler is None else {_SCALER: scaler.skips})
 
 
 def _scaler(trainer: L.Trainer) -> LossScaler | None:

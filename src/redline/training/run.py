@@ -4,20 +4,15 @@ import signal
 from dataclasses import replace
 
 import lightning as L
-import torch
-import yaml
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
 from redline import metrics, over_ranks
 from redline.data import open_corpus
 from redline.data.datamodule import TokenData
 from redline.search import Score, Trial
-from redline.training.allocator import keep_freed_memory
 from redline.training.build import build_module, build_monitor, device_of, precision_of
 from redline.training.checkpoint_io import AtomicCheckpointIO
 from redline.training.checkpoints import (
-    CHECKPOINT,
     RunCheckpoint,
     RunState,
     StepSeed,
@@ -25,12 +20,12 @@ from redline.training.checkpoints import (
 )
 from redline.training.compilation import compile_losses, compiles
 from redline.training.early_warning import early_warning
-from redline.training.environment import environment, quieten, resolved
 from redline.training.precision import precision_plugin, to_fp8
 from redline.training.reporting import Report, interventions
 from redline.training.settings import deciding_settings
 from redline.training.strategies import environment_of, ranks, strategy_of
-from redline.training.trackers import TrackedRun, Trackers, build_trackers, new_run_key
+from redline.training.tracked import conclude, prepare_process, tracked
+from redline.training.trackers import new_run_key
 
 
 def run(cfg: DictConfig, trial: Trial) -> Score:
@@ -45,10 +40,7 @@ def run(cfg: DictConfig, trial: Trial) -> Score:
 
 
 def _run(cfg: DictConfig, trial: Trial) -> Score:
-    quieten()
-    keep_freed_memory()
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(cfg.trainer.threads)
+    prepare_process(cfg)
     corpus = open_corpus(cfg)
     directory = trial.directory
     first = over_ranks.is_first()
@@ -56,22 +48,10 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
     # A CPU's faster precision is measured, and could be the other one the next time, or on another rank.
     precision = over_ranks.of_first(checkpoint.run.precision if checkpoint else precision_of(cfg))
     key = checkpoint.run.key if checkpoint else new_run_key()
-    tags = trial.tags
-    value = tags.get("searched", f"lr={cfg.lr:g}")
-    trackers = build_trackers(
-        cfg.tracker if first else {},
-        TrackedRun(
-            key=key,
-            experiment=trial.search or "runs",
-            name=f"{tags.get('variant', tags['norm'])} {value} seed={cfg.seed}",
-            tags={**tags, "lr": f"{cfg.lr:g}", "seed": str(cfg.seed), "precision": precision},
-        ),
-    )
-    try:
-        module = build_module(cfg)
-        # Of a run that goes on, not asked again: it may have become longer, or be on another device.
-        compiled, why = (checkpoint.run.compiled, "as before") if checkpoint else compiles(cfg, module.model)
-        _describe(cfg, trackers, f"{compiled} ({why})")
+    module = build_module(cfg)
+    # Of a run that goes on, not asked again: it may have become longer, or be on another device.
+    compiled, why = (checkpoint.run.compiled, "as before") if checkpoint else compiles(cfg, module.model)
+    with tracked(cfg, trial, key, precision, {"compiled": f"{compiled} ({why})"}) as trackers:
         monitor = build_monitor(cfg)
         device = device_of(cfg)
         trainer = L.Trainer(
@@ -125,10 +105,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             max_steps=cfg.trainer.max_steps,
             accumulate=cfg.trainer.accumulate,
         )
-        try:
-            trainer.fit(module, data, ckpt_path=checkpoint.path if checkpoint else None, weights_only=True)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
+        trainer.fit(module, data, ckpt_path=checkpoint.path if checkpoint else None, weights_only=True)
         counts = {name: int(count) for name, count in interventions(trainer, module).items()}
         score = Score(None, corpus.unigram_entropy, steps=trainer.global_step, interventions=counts)
         if over_ranks.any_of(trial.cancelled, module.device):
@@ -138,38 +115,4 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             score = replace(
                 score, loss=found[metrics.VAL_LOSS], numbers={"perplexity": found[metrics.VAL_PERPLEXITY]}
             )
-    except BaseException as error:
-        ended_from_outside = isinstance(error, KeyboardInterrupt | SIGTERMException)
-        trackers.end("KILLED" if ended_from_outside else "FAILED")
-        raise
-    if over_ranks.any_of(trial.cancelled, module.device):
-        trackers.end("KILLED")
-        return score
-    if cfg.trainer.keep_checkpoint:
-        trainer.save_checkpoint(directory / CHECKPOINT)
-        trainer.strategy.checkpoint_io.teardown()
-    elif first:
-        trainer.strategy.remove_checkpoint(directory / CHECKPOINT)
-    ended = trial.outcome(score)
-    trackers.set_tags(
-        {
-            "verdict": "diverged" if ended.diverged else "stable",
-            "reason": ended.reason or "",
-            "step": str(ended.step),
-            "spikes": str(ended.spikes),
-        }
-    )
-    trackers.end("FINISHED")
-    if trackers.page is not None:
-        trial.link(trackers.page)
-    return score
-
-
-def _describe(cfg: DictConfig, trackers: Trackers, compiled: str) -> None:
-    """What was asked for, and what it is run with."""
-    config = resolved(cfg)
-    software = environment(device_of(cfg)) | {"compiled": compiled}
-    for name, content in {"config": config, "environment": software}.items():
-        trackers.log_file(f"{name}.yaml", yaml.safe_dump(content, sort_keys=False, encoding="utf-8"))
-    del config["search"]  # it is a tag already
-    trackers.log_hyperparams(config)
+    return conclude(cfg, trial, trackers, trainer, score)

@@ -40,5 +40,6 @@ def deciding_settings(cfg: DictConfig, corpus: str | None = None) -> dict[str, A
         settings["trainer"].pop(key)
     for key in ("cache_dir", "path", "val_path", "source", "tokenizer"):
         settings["data"].pop(key)
-    settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
+    if not OmegaConf.is_missing(cfg.data, "source"):  # a task of the user's own has other data
+        settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
     return settings

@@ -16,10 +16,9 @@ from redline.errors import UserError
 from redline.search import Facts, Trial
 from redline.search.workers.pool import Pool, Slot
 from redline.stability import Outcome, Progress, Watch, build_rules
-from redline.training.check import check
 from redline.training.checkpoints import CHECKPOINT
-from redline.training.launch import launch
 from redline.training.outbox import drain
+from redline.training.trainable import task_of
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +26,12 @@ log = logging.getLogger(__name__)
 def train_once(cfg: DictConfig) -> Outcome:
     """Train ``cfg``, which has passed `check`, in Hydra's output directory and print how it ended."""
     job = HydraConfig.get()
-    return _train(Path(job.runtime.output_dir), cfg, job.runtime.choices["norm"])
+    return _train(Path(job.runtime.output_dir), cfg, cfg.task.get("name", job.runtime.choices["norm"]))
 
 
 def train_in(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     """The same in a folder that is told, as a notebook does it; ``norm`` is the variant's name."""
-    check(cfg, directory)
+    task_of(cfg).check_run(directory)
     return _train(directory, cfg, norm)
 
 
@@ -54,7 +53,7 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
 
 def _here(cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]) -> Outcome:
     trial = replace(trial, watch=Watch(build_rules(rules, object), tell))
-    outcome = trial.outcome(launch(cfg, trial))
+    outcome = trial.outcome(task_of(cfg).train(trial))
     if trial.cancelled:
         raise RuntimeError("ended by SIGTERM")
     return outcome
@@ -64,7 +63,9 @@ def _on_ranks(
     cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]
 ) -> Outcome:
     """From a process of its own: this one has computed, and may have touched a GPU."""
-    ended = Pool([Slot(0, None)], [launch.__module__]).call(_here, (cfg, trial, rules), None, hear=tell)
+    ended = Pool([Slot(0, None)], list(task_of(cfg).preload)).call(
+        _here, (cfg, trial, rules), None, hear=tell
+    )
     if ended.user_error is not None:
         raise UserError(ended.user_error)
     if ended.crash is not None:
@@ -100,7 +101,10 @@ class ProgressBar:
 
 def _summary(cfg: DictConfig, norm: str, outcome: Outcome) -> str:
     head = f"{norm} lr={cfg.lr:g} seed={cfg.seed}:"
+    score = cfg.task.get("score", None)  # the name of that of a user's own, in whatever unit
     loss = "" if outcome.val_loss is None else f", validation loss {outcome.val_loss:.4f} nats"
+    if score in outcome.numbers:
+        loss = f", {score} {outcome.numbers[score]:.4f}"
     perplexity = outcome.numbers.get("perplexity")
     more = "" if perplexity is None else f", perplexity {perplexity:.2f}"
     changed = [f"{name} {count}" for name, count in outcome.interventions.items()]

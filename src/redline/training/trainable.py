@@ -1,10 +1,12 @@
-"""A configuration of this project as something that a search trains."""
+"""A configuration of this project as something that a search, or a single run, trains."""
 
 import copy
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -12,20 +14,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from redline.command_line import one_line
 from redline.errors import UserError
+from redline.parts import Kind, find_part, subclass_of
 from redline.search import Facts, Score, Trainable, Trial
 from redline.training.settings import deciding_settings
 
 
 @dataclass(frozen=True)
-class Training(Trainable):
-    """The transformer under ``cfg``, complete but for the value of ``key`` and the seed. ``cfg`` has the
-    smallest value that the search may try; ``largest``: the largest.
+class Task(Trainable):
+    """What the group `task` names: it trains what ``cfg`` describes, complete but for the value of ``key``
+    and the seed. ``cfg`` has the smallest value that a search may try; ``largest``: the largest.
     """
 
     cfg: DictConfig
     key: str = "lr"
     largest: float | None = None
-    preload = ("redline.training.launch",)
+    warmup_key: ClassVar[str]  # so many steps, of which a short run has more
 
     @property
     def max_steps(self) -> int:
@@ -35,9 +38,19 @@ class Training(Trainable):
     def devices(self) -> int:
         return self.cfg.trainer.devices
 
-    def check(self) -> None:
-        from redline.training.check import check, check_parts
+    @abstractmethod
+    def check_run(self, directory: Path | None = None) -> None:
+        """Raise UserError for a run that cannot work. ``directory``: where it is to be."""
 
+    @abstractmethod
+    def train(self, trial: Trial) -> Score:
+        """One run, as ``cfg`` says, which has passed `check_run`."""
+
+    @abstractmethod
+    def check_value(self) -> None:
+        """Raise UserError where the value cannot be that of a run: the cheap part of `check_run`."""
+
+    def check(self) -> None:
         if self.cfg.trainer.resume is not None:
             # It holds a learning rate, which would be that of every rung.
             raise UserError(
@@ -45,14 +58,77 @@ class Training(Trainable):
                 "stopped goes on by itself"
             )
         with _users_mistakes():
-            check(self.cfg)
+            self.check_run()
             if self.largest is not None:
-                check_parts(self._with(self.largest))
+                self._with(self.largest).check_value()
 
-    def _with(self, value: float) -> DictConfig:
+    def _with(self, value: float) -> Self:
         cfg = copy.deepcopy(self.cfg)
         OmegaConf.update(cfg, self.key, value)
-        return cfg
+        return replace(self, cfg=cfg)
+
+    def drop_value(self, settings: dict[Any, Any]) -> None:
+        """What is searched: the ladder says its values."""
+        *path, last = self.key.split(".")
+        for name in path:
+            settings = settings[name]
+        settings.pop(last, None)
+
+    def run(self, trial: Trial) -> Score:
+        its = self._with(trial.value)
+        its.cfg.seed = trial.seed
+        its.cfg.trainer.precision = trial.facts.precision
+        its.cfg.trainer.keep_checkpoint = False
+        try:
+            return its.train(trial)
+        except InstantiationException as error:
+            # Hydra wraps what a constructor raises, be it a crash or a UserError.
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
+    def shortened(self, max_steps: int) -> Self:
+        low, high = OmegaConf.select(self.cfg, self.warmup_key), self.max_steps
+        if not low < max_steps < high:
+            raise UserError(
+                f"hydra.sweeper.short_run_steps={max_steps}: allowed: more than "
+                f"{self.warmup_key}={low} and less than trainer.max_steps={high}, or null"
+            )
+        cfg = copy.deepcopy(self.cfg)
+        OmegaConf.update(cfg, self.warmup_key, low)  # a share is that of the whole run, as the rules have it
+        cfg.trainer.max_steps = max_steps
+        return replace(self, cfg=cfg)
+
+
+_TASK = Kind("a subclass of redline.training.trainable.Task", subclass_of(Task), positional=3)
+
+
+def task_of(cfg: DictConfig, key: str = "lr", largest: float | None = None) -> Task:
+    """The task that ``cfg.task`` names. Raises UserError."""
+    # Its other keys are read by itself.
+    task: Task = find_part("task", {"_target_": cfg.task.get("_target_")}, _TASK)(cfg, key, largest)
+    return task
+
+
+@dataclass(frozen=True)
+class Training(Task):
+    """The transformer of `model` on the text of `data`."""
+
+    preload = ("redline.training.launch",)
+    warmup_key = "schedule.warmup_steps"
+
+    def check_run(self, directory: Path | None = None) -> None:
+        from redline.data import open_corpus
+        from redline.training.check import check
+
+        check(self.cfg, directory)
+        if directory is not None:
+            open_corpus(self.cfg)
+
+    def check_value(self) -> None:
+        from redline.training.check import check_parts
+
+        check_parts(self.cfg)
 
     def settings(self) -> Mapping[str, Any]:
         from redline.data import open_corpus
@@ -61,7 +137,7 @@ class Training(Trainable):
             corpus = open_corpus(self.cfg)  # one that is too small is told before the search has a folder
             settings = deciding_settings(self.cfg, corpus.identity)
         del settings["seed"]
-        _drop(settings, self.key.split("."))
+        self.drop_value(settings)
         return settings
 
     def facts(self) -> Facts:
@@ -83,7 +159,7 @@ class Training(Trainable):
     def _recipe(self) -> dict[str, Any]:
         """The settings that an edge depends on, without what is searched."""
         cfg: Any = OmegaConf.to_container(self.cfg, resolve=True)
-        _drop(cfg, self.key.split("."))
+        self.drop_value(cfg)
         recipe = {"lr": cfg["lr"]} if "lr" in cfg else {}
         for name in ("optimizer", "schedule", "init"):
             recipe |= _part(name, cfg[name])
@@ -92,32 +168,10 @@ class Training(Trainable):
             recipe["norm_layer"] = cfg["norm_layer"]["_target_"].rpartition(".")[2]
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
-    def run(self, trial: Trial) -> Score:
+    def train(self, trial: Trial) -> Score:
         from redline.training.launch import launch
 
-        cfg = self._with(trial.value)
-        cfg.seed = trial.seed
-        cfg.trainer.precision = trial.facts.precision
-        cfg.trainer.keep_checkpoint = False
-        try:
-            return launch(cfg, trial)
-        except InstantiationException as error:
-            # Hydra wraps what a constructor raises, be it a crash or a UserError.
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
-
-    def shortened(self, max_steps: int) -> "Training":
-        low, high = self.cfg.schedule.warmup_steps, self.max_steps
-        if not low < max_steps < high:
-            raise UserError(
-                f"hydra.sweeper.short_run_steps={max_steps}: allowed: more than "
-                f"schedule.warmup_steps={low} and less than trainer.max_steps={high}, or null"
-            )
-        cfg = copy.deepcopy(self.cfg)
-        cfg.schedule.warmup_steps = low  # where it is a share, that of the whole run, as the rules have it
-        cfg.trainer.max_steps = max_steps
-        return replace(self, cfg=cfg)
+        return launch(self.cfg, trial)
 
 
 @contextmanager
@@ -149,10 +203,3 @@ def _in_words(parts: Mapping[str, Any]) -> str | None:
         if part is not None
     }
     return "; ".join(" ".join([name, *values]) for name, values in its.items()) or None
-
-
-def _drop(settings: dict[Any, Any], path: list[str]) -> None:
-    """The searched value is the ladder's to say."""
-    for name in path[:-1]:
-        settings = settings[name]
-    settings.pop(path[-1], None)
