@@ -35,7 +35,7 @@ def tracked(
     precision: str,
     software: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Trackers]:
-    """The trackers of a run, which are told of an end by an exception; ``software``: what else it is run with."""
+    """The trackers of a run, which hear of an end by an exception; ``software``: what else it is run with."""
     tags = trial.tags
     value = tags.get("searched", f"lr={cfg.lr:g}")
     trackers = build_trackers(
