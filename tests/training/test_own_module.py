@@ -190,6 +190,18 @@ def test_it_is_tracked(own_cfg: Compose, tmp_path: Path, monkeypatch: pytest.Mon
     assert "val_loss" in names
 
 
+def test_one_with_a_site_map_may_have_any_tap(
+    own_cfg: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    taps = ["monitor/taps=[output_norm,weight_norm]", "monitor.taps.output_norm.sites=[fc1,fc2]"]
+    taps += ["monitor.taps.weight_norm.sites=[fc2]", "task.floor=9"]
+    train(own_cfg("tracker=csv", "task.module._target_=own_modules.Mapped", *taps), tmp_path)
+    (log,) = tmp_path.rglob("metrics.csv")
+    names = log.read_text().splitlines()[0].split(",")
+    assert {"norm/fc1/layer_00", "norm/fc2/layer_00", "weight_norm/fc2/layer_00"} <= {*names}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

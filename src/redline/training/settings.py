@@ -40,6 +40,8 @@ def deciding_settings(cfg: DictConfig, corpus: str | None = None) -> dict[str, A
         settings["trainer"].pop(key)
     for key in ("cache_dir", "path", "val_path", "source", "tokenizer"):
         settings["data"].pop(key)
-    if not OmegaConf.is_missing(cfg.data, "source"):  # a task of the user's own has other data
-        settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
+    if OmegaConf.is_missing(cfg.data, "source"):  # a task of the user's own has other data
+        return settings
+    settings["data"]["corpus"] = corpus_identity(cfg) if corpus is None else corpus
+    del settings["task"]  # all that it has to say is in the other groups
     return settings

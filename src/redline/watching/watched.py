@@ -17,7 +17,7 @@ from redline.api import divergence_rules
 from redline.bounds import Count, Steps, check_value
 from redline.config import shipped
 from redline.errors import UserError
-from redline.model import MappedModel
+from redline.model import SiteMap
 from redline.monitor import Step
 from redline.monitor.from_config import build_taps
 from redline.monitor.late_reader import LateReader
@@ -190,7 +190,7 @@ def _check(model: Any, optimizer: Any) -> Optimizer:
 
 def _taps(model: nn.Module) -> dict[str, Any]:
     taps: dict[str, Any] = {}
-    for name in _MAPPED if isinstance(model, MappedModel) else _ANY:
+    for name in _MAPPED if hasattr(model, "site_map") else _ANY:
         spec: Any = OmegaConf.to_container(shipped(f"monitor/taps/{name}"))
         taps |= {key: {**its, "every": None} for key, its in spec.items()}
     return build_taps(taps)
@@ -225,7 +225,8 @@ def _warning(
 
 def _width(model: nn.Module) -> int | None:
     """Of the residual stream, which Proj puts out."""
-    if not isinstance(model, MappedModel):
+    site_map: SiteMap | None = getattr(model, "site_map", None)
+    if site_map is None or "proj" not in site_map.layers[0].outputs:
         return None
-    proj = model.site_map.layers[0].output("proj").linears[0]
+    proj = site_map.layers[0].output("proj").linears[0]
     return proj.out_features if isinstance(proj, nn.Linear) else None
