@@ -137,7 +137,13 @@ def tiny(run_cfg):
 
 KEYS = {
     "plain": [*ALL_TAPS, "loss=z_loss", "loss.z_loss.weight=0.1"],
-    "steps": [*ALL_STEPS, "norm=qk_clip", "norm_strategy.qk_weight.tau=0.01", "model.positions=learned"],
+    "steps": [
+        *ALL_STEPS,
+        "norm=qk_clip",
+        "norm_strategy.qk_weight.tau=0.01",
+        "model.positions=learned",
+        "monitor.every=1",
+    ],
     "parts": ["trainer.accumulate=2", "monitor=off"],
 }
 
