@@ -26,7 +26,9 @@ def counter(monkeypatch):
     return counter
 
 
-@pytest.mark.parametrize("keys", [("norm=qk",), ("norm=sigma_reparam", "loss=z_loss")])
+@pytest.mark.parametrize(
+    "keys", [("norm=qk", "trainer.checkpoint_activations=true"), ("norm=sigma_reparam", "loss=z_loss")]
+)
 def test_a_compiled_run_has_the_same_losses_and_two_graphs(run_cfg, tmp_path, counter, keys):
     counts = []
     _, plain = train(run_cfg(*SHORT, *keys, "trainer.compile=never"), tmp_path / "plain")
