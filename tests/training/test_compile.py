@@ -26,8 +26,18 @@ def counter(monkeypatch):
     return counter
 
 
-@pytest.mark.parametrize("keys", [("norm=qk",), ("norm=sigma_reparam", "loss=z_loss")])
-def test_a_compiled_run_has_the_same_losses_and_two_graphs(run_cfg, tmp_path, counter, keys):
+@pytest.mark.parametrize(
+    ("keys", "graphs"),
+    [
+        # A step that taps read, and one that they do not.
+        (("norm=sigma_reparam", "loss=z_loss"), 2),
+        # Taps in a block that is computed again break the first of the two into parts.
+        (("norm=qk", "trainer.checkpoint_activations=true"), None),
+    ],
+)
+def test_a_compiled_run_has_the_same_losses_and_is_compiled_in_its_first_steps_only(
+    run_cfg, tmp_path, counter, keys, graphs
+):
     counts = []
     _, plain = train(run_cfg(*SHORT, *keys, "trainer.compile=never"), tmp_path / "plain")
     assert counter.frame_count == 0
@@ -37,8 +47,8 @@ def test_a_compiled_run_has_the_same_losses_and_two_graphs(run_cfg, tmp_path, co
         also=lambda progress: counts.append(counter.frame_count),
     )
     assert compiled == pytest.approx(plain, rel=1e-5)
-    # A step that taps read, and one that they do not.
-    assert set(counts) == {2}
+    # The second reading of the taps is at step 3.
+    assert set(counts[4:]) == {graphs or counts[4]}, counts
 
 
 def test_a_compiled_run_goes_on_compiled(run_cfg, tmp_path, counter):

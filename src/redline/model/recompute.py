@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 _again = False
 
@@ -25,14 +25,10 @@ def recompute(block: nn.Module) -> None:
 
 
 def _recomputed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
-    return checkpoint(
-        forward,
-        *inputs,
-        use_reentrant=False,
-        # A compiled graph runs no hook and no Python a second time, and cannot take another context.
-        context_fn=noop_context_fn if torch.compiler.is_compiling() else _contexts,
-        **named,
-    )
+    if torch.compiler.is_compiling():
+        # A compiled graph runs no hook and no Python a second time, and takes no context.
+        return checkpoint(forward, *inputs, use_reentrant=False, **named)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=_contexts, **named)
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

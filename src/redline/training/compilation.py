@@ -15,6 +15,7 @@ from redline.errors import UserError
 from redline.model import MappedModel
 from redline.training.build import device_of
 from redline.training.module import LanguageModel
+from redline.training.strategies import FullyShard, strategy_of
 
 _CACHE = Path("mlruns/compiled")  # shared by the trials of all searches; may be deleted
 _MARGIN = 3.0  # the time saved must be so many times what compiling takes: all numbers below are rough
@@ -78,6 +79,8 @@ def _missing(device: str) -> str | None:
 
 
 def _unfit(cfg: DictConfig, model: nn.Module) -> str | None:
+    if isinstance(strategy_of(cfg), FullyShard):
+        return "a model in shards (trainer=fsdp) cannot be compiled"
     made_anew = any(map(parametrize.is_parametrized, model.modules()))
     if cfg.trainer.checkpoint_activations and made_anew:
         # Sigma's vectors change in a forward pass; the compiled backward pass would begin from the changed.
