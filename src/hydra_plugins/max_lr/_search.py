@@ -137,7 +137,7 @@ def _variants(
     for chosen in choices:
         cfg = loader.load_sweep_config(config, [*chosen, f"{key}={ladder[0]}"])
         HydraConfig.instance().set_config(cfg)
-        variant = cfg.task.get("name", cfg.hydra.runtime.choices["norm"])
+        variant = cfg.task.get("name") or str(cfg.hydra.runtime.choices["norm"])
         values = dict(_ESCAPED.sub(r"\1", override).split("=", 1) for override in chosen if "=" in override)
         with open_dict(cfg):
             del cfg["hydra"]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from redline.bounds import Steps
+from redline.bounds import Steps, shown
 from redline.config import check_settings
 from redline.errors import UserError
 
@@ -23,6 +23,14 @@ _UNUSED = (
     "schedule",
     "gradient",
 )
+# What is ours alone, and what it may be here: one device, and the module as it is.
+_TRAINER: dict[str, tuple[Any, ...]] = {
+    "devices": (1,),
+    "num_nodes": (1,),
+    "strategy": (None,),
+    "checkpoint_activations": (False,),
+    "compile": ("auto", "never"),
+}
 _ALLOWED_UNUSED: dict[str, Any] = {
     "path": None,
     "val_path": None,
@@ -54,8 +62,11 @@ def check_keys(cfg: DictConfig) -> None:
     check_settings(cfg.task, OwnSettings, "task.")
     if cfg.task.module.get("_target_") is None:
         raise UserError("task.module._target_=null: allowed: a LightningModule, as PACKAGE.MODULE.CLASS")
-    if cfg.trainer.devices * cfg.trainer.num_nodes > 1 or cfg.trainer.strategy is not None:
-        raise UserError("trainer.devices, trainer.strategy: allowed with task=lightning: one device")
+    for key, allowed in _TRAINER.items():
+        if cfg.trainer[key] not in allowed:
+            raise UserError(
+                f"trainer.{key}={shown(cfg.trainer[key])}: allowed with task=lightning: {shown(allowed[0])}"
+            )
     for group in _UNUSED:
         its: Any = OmegaConf.to_container(cfg[group])
         for key, value in its.items():
