@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from random import Random
 
-from processes import Process, forkservers, jobs, senders
+from processes import Process, forkservers, jobs, launchers, ranks, senders
 from subject import Coordinator, Subject
 
 Fault = Callable[[Subject, Random], str | None]
@@ -20,6 +20,19 @@ Fault = Callable[[Subject, Random], str | None]
 
 def trial_killed(subject: Subject, draw: Random) -> str | None:
     return _kill_one(jobs(subject.processes()), draw)
+
+
+def rank_killed(subject: Subject, draw: Random) -> str | None:
+    return _kill_one(ranks(subject.processes()), draw)
+
+
+def launcher_killed(subject: Subject, draw: Random) -> str | None:
+    return _kill_one(launchers(subject.processes()), draw)
+
+
+def rank_hangs(subject: Subject, draw: Random) -> str | None:
+    """For ever: the others are to notice."""
+    return _kill_one(ranks(subject.processes()), draw, signal.SIGSTOP)
 
 
 def sender_killed(subject: Subject, draw: Random) -> str | None:
@@ -174,6 +187,9 @@ FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
         trial_killed,
+        rank_killed,
+        launcher_killed,
+        rank_hangs,
         sender_killed,
         forkserver_killed,
         coordinator_killed,
@@ -197,11 +213,11 @@ def _one(subject: Subject, draw: Random) -> Coordinator | None:
     return draw.choice(alive) if alive else None
 
 
-def _kill_one(processes: list[Process], draw: Random) -> str | None:
+def _kill_one(processes: list[Process], draw: Random, number: signal.Signals = signal.SIGKILL) -> str | None:
     if not processes:
         return None
     process = draw.choice(sorted(processes, key=lambda its: its.pid))
-    process.send(signal.SIGKILL)
+    process.send(number)
     return f"pid {process.pid}"
 
 

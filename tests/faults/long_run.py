@@ -1,7 +1,8 @@
 """`make faults FAULTS=100 SEED=1`: searches struck by that many random faults, each to end as if undisturbed.
 
-They take turns: two searches whose trials answer at once, one on SQLite and one on PostgreSQL, and the real
-command. Where this machine cannot be struck by a fault, it says so and goes on without.
+They take turns: two searches whose trials answer at once, one on SQLite and one on PostgreSQL, the real
+command, and the same with trials of two ranks. Where this machine cannot be struck by a fault, it says so and
+goes on without.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from rounds import Rounds, Search
 from small_disk import NotPermitted, small_disk
-from subject import quick, real
+from subject import on_ranks, quick, real
 
 from postgresql_server import PostgreSQL, installed
 
@@ -75,15 +76,17 @@ def _searches(folder: Path, stack: ExitStack) -> list[Search]:
         checkpoints=True,
         megabytes=24 if small else None,
     )
+    ranks = Search("ranks", on_ranks(), 12, _REAL_PAUSE, checkpoints=True, ranks=True)
     programs = installed()
     if programs is None:
         print("no storage is restarted: no PostgreSQL server is installed")
-        return [sqlite, command]
+        return [sqlite, command, ranks]
     server = PostgreSQL(programs)
     server.create()
     stack.callback(server.remove)
     server.start()
-    return [sqlite, Search("postgresql", quick(), 12, _QUICK_PAUSE, gated=True, server=server), command]
+    postgresql = Search("postgresql", quick(), 12, _QUICK_PAUSE, gated=True, server=server)
+    return [sqlite, postgresql, command, ranks]
 
 
 if __name__ == "__main__":

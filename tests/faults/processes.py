@@ -55,3 +55,15 @@ def jobs(processes: list[Process]) -> list[Process]:
     """Trials, and what comes before and after them; also those that outlived their forkserver."""
     servers = {process.pid for process in forkservers(processes)}
     return [process for process in processes if process.forked and process.pid not in servers]
+
+
+def ranks(processes: list[Process]) -> list[Process]:
+    """Of trials on several devices: forked from the job that a trial is."""
+    own = {process.pid for process in jobs(processes)}
+    return [process for process in jobs(processes) if process.parent in own]
+
+
+def launchers(processes: list[Process]) -> list[Process]:
+    """Jobs that have ranks."""
+    parents = {rank.parent for rank in ranks(processes)}
+    return [process for process in jobs(processes) if process.pid in parents]

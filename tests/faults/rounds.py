@@ -27,6 +27,7 @@ class Search:
     pause: tuple[float, float]  # the least and the most seconds between two
     gated: bool = False  # its trials wait at a gate: it cannot end before the last fault
     checkpoints: bool = False  # its trials write some
+    ranks: bool = False  # each of its trials is several processes
     megabytes: int | None = None  # of a disk of its own, where it has one
     server: PostgreSQL | None = None  # in place of an SQLite storage
     only: str | None = None  # the one kind of fault that strikes it
@@ -38,6 +39,9 @@ class Search:
         possible = {
             "disk_full": self.megabytes is not None,
             "checkpoint_damaged": self.checkpoints,
+            "rank_killed": self.ranks,
+            "launcher_killed": self.ranks,
+            "rank_hangs": self.ranks,
             "sender_killed": self.checkpoints,  # they are tracked too
             "storage_restarted": self.server is not None,
             "storage_locked": self.server is None,

@@ -189,3 +189,8 @@ def real() -> list[str]:
         "hydra.sweeper.heartbeat_every=0.5",
         "hydra.sweeper.heartbeat_timeout=10",
     ]
+
+
+def on_ranks() -> list[str]:
+    """The same with trials of two processes, one at a time."""
+    return [*real(), "trainer=ddp", "trainer.devices=2", "trainer.rank_timeout=10", "hydra.sweeper.workers=1"]

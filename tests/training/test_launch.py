@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -130,6 +131,29 @@ def test_one_rank_that_fails_ends_all_with_its_reason(launch, trial, monkeypatch
         launch(rank, trial)
     assert all_end(pids_in(trial.directory, 2))
     assert trial.watch.verdict is None
+
+
+def test_a_rank_that_gives_no_sign_of_life_is_killed_and_no_other():
+    """Without another rank that would wait for it in vain."""
+    lives, ended = ranks._Lives(2), threading.Event()
+
+    def rank(number: int) -> None:
+        lives.begin(number)
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(60)
+
+    lively, stopped = [get_context("fork").Process(target=rank, args=(number,)) for number in (0, 1)]
+    for its in (lively, stopped):
+        its.start()
+    watch = threading.Thread(target=lives.watch_over, args=(1.5, ended))
+    watch.start()
+    stopped.join(20)
+    ended.set()
+    watch.join()
+    assert (stopped.exitcode, lively.is_alive()) == (-signal.SIGKILL, True)
+    lively.kill()
+    lively.join()
 
 
 def until_cancelled(cfg: DictConfig, trial: Trial) -> Score:

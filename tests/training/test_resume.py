@@ -11,6 +11,7 @@ import torch
 from training_helpers import Stopped, train, trial_of
 
 from redline.training.checkpoints import CHECKPOINT, StepSeed
+from redline.training.module import LanguageModel
 from redline.training.ranks import canceller
 from redline.training.run import run
 
@@ -110,6 +111,20 @@ def test_a_cancelled_run_goes_on_from_the_step_that_it_reached(run_cfg, tmp_path
     resumed, losses = train(run_cfg(), tmp_path / "parts")
     assert resumed == whole
     assert min(losses) == 7
+
+
+def test_a_run_cancelled_in_its_validation_ends_at_once(run_cfg, tmp_path, monkeypatch):
+    trial, seen, step = trial_of(run_cfg(), tmp_path), [], LanguageModel.validation_step
+
+    def cancel(module, tokens_BS, batch_idx):
+        seen.append(batch_idx)
+        trial.watch.cancelled = True
+        step(module, tokens_BS, batch_idx)
+
+    monkeypatch.setattr(LanguageModel, "validation_step", cancel)
+    with pytest.raises(KeyboardInterrupt):
+        run(run_cfg(), trial)
+    assert seen == [0]
 
 
 def died_in_validation(cfg, directory, monkeypatch):

@@ -5,10 +5,13 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import SimpleQueue, get_context
+from multiprocessing import SimpleQueue, active_children, get_context
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 from omegaconf import DictConfig
@@ -20,6 +23,8 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 from redline.errors import UserError
 from redline.search import Score, Trial
 from redline.training.run import run
+
+_EVERY = 0.5  # seconds between two signs of life
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def run_ranks(
     for part in ("multiprocessing", "agent.server"):  # what they say is in what is raised
         logging.getLogger(f"torch.distributed.elastic.{part}.api").setLevel(logging.CRITICAL)
     logs = trial.directory / f"ranks-{os.uname().nodename}-{os.getpid()}"
-    said = get_context("fork").SimpleQueue()
+    said, lives = get_context("fork").SimpleQueue(), _Lives(cfg.trainer.devices)
     seconds = int(cfg.trainer.rank_timeout)
     config = LaunchConfig(
         min_nodes=cfg.trainer.num_nodes,
@@ -63,13 +68,16 @@ def run_ranks(
         signals_to_handle="SIGTERM",
     )
     before = signal.getsignal(signal.SIGTERM)
+    ended = threading.Event()
+    threading.Thread(target=lives.watch_over, args=(cfg.trainer.rank_timeout, ended), daemon=True).start()
     try:
-        return elastic_launch(config, _rank)(cfg, trial, said).get(0)
+        return elastic_launch(config, _rank)(cfg, trial, said, lives).get(0)
     except SignalException:
         return None
     except ChildFailedError as error:
         raise _why(error, said) from None
     finally:
+        ended.set()
         signal.signal(signal.SIGTERM, before)
         shutil.rmtree(logs, ignore_errors=True)
 
@@ -84,11 +92,38 @@ def _why(error: ChildFailedError, said: SimpleQueue) -> Exception:
     return [*mistakes, *last_words, RuntimeError(f"rank {number}: {failure.message}")][0]
 
 
-def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue) -> Ended | None:
+class _Lives:
+    """Signs of life of this machine's ranks, in memory that they share. All may hang: then none waits."""
+
+    def __init__(self, count: int) -> None:
+        self.pids, self.latest = RawArray("l", count), RawArray("d", count)
+
+    def begin(self, number: int) -> None:
+        """Give signs of life, from the process that is this rank."""
+        self.latest[number], self.pids[number] = time.monotonic(), os.getpid()
+        threading.Thread(target=self._go_on, args=(number,), daemon=True).start()
+
+    def _go_on(self, number: int) -> None:
+        while True:
+            time.sleep(_EVERY)
+            self.latest[number] = time.monotonic()
+
+    def watch_over(self, timeout: float, ended: threading.Event) -> None:
+        """Kill a rank that has given none for ``timeout`` seconds; torch's launcher ends the others."""
+        while not ended.wait(_EVERY):
+            for pid, latest in zip(self.pids, self.latest, strict=True):
+                if pid and time.monotonic() - latest > timeout:
+                    for child in active_children():  # of one that has ended, the number may be another's
+                        if child.pid == pid:
+                            child.kill()
+
+
+def _rank(cfg: DictConfig, trial: Trial, said: SimpleQueue, lives: _Lives) -> Ended | None:
     """A rank's whole life. It finds itself by the environment: RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR."""
     # Not SIGINT, which torch sets: a rank that is stopped, or waits for another one, would not hear it.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     signal.signal(signal.SIGTERM, canceller(trial))
+    lives.begin(int(os.environ["LOCAL_RANK"]))
     first = os.environ["RANK"] == "0"
     if not first:
         trial.watch.silence()

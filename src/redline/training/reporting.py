@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from redline import metrics, over_ranks
@@ -63,6 +64,11 @@ class Report(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._report(trainer, self.reader.flush())
+
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        # No step follows, after which a cancelled trial would end.
+        if self.trial.cancelled:
+            raise SIGTERMException
 
     def _report(self, trainer: L.Trainer, ready: tuple[int, list[float]] | None) -> None:
         if ready is None or self.trial.watch.verdict is not None:

@@ -80,10 +80,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             ],
             plugins=[AtomicCheckpointIO(), precision_plugin(precision, device), *environment_of(cfg)],
             # Validation is run once, by hand: it decides the verdict and must not depend on a cadence.
-            limit_val_batches=cfg.data.val_batches * cfg.trainer.accumulate,
-            val_check_interval=cfg.trainer.max_steps * cfg.trainer.accumulate + 1,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
+            limit_val_batches=0,
             log_every_n_steps=cfg.trainer.max_steps,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -111,6 +108,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
         if over_ranks.any_of(trial.cancelled, module.device):
             trial.watch.cancelled = True
         if trial.watch.final_verdict() is None and not trial.cancelled:
+            trainer.limit_val_batches = cfg.data.val_batches * cfg.trainer.accumulate
             found = trainer.validate(module, data, verbose=False)[0]
             score = replace(
                 score, loss=found[metrics.VAL_LOSS], numbers={"perplexity": found[metrics.VAL_PERPLEXITY]}

@@ -43,6 +43,8 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     train = _here if cfg.trainer.devices == cfg.trainer.num_nodes == 1 else _on_ranks
     outcome = train(cfg, trial, rules, bar.report)
     bar.close()
+    if outcome is None:
+        raise KeyboardInterrupt
     if (line := drain(cfg.tracker)) is not None:
         log.warning(line)
     print(_summary(cfg, norm, outcome))
@@ -51,17 +53,18 @@ def _train(directory: Path, cfg: DictConfig, norm: str) -> Outcome:
     return outcome
 
 
-def _here(cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]) -> Outcome:
+def _here(
+    cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]
+) -> Outcome | None:
+    """None where SIGTERM has ended it."""
     trial = replace(trial, watch=Watch(build_rules(rules, object), tell))
     outcome = trial.outcome(task_of(cfg).train(trial))
-    if trial.cancelled:
-        raise RuntimeError("ended by SIGTERM")
-    return outcome
+    return None if trial.cancelled else outcome
 
 
 def _on_ranks(
     cfg: DictConfig, trial: Trial, rules: Mapping[str, Any], tell: Callable[[Any], object]
-) -> Outcome:
+) -> Outcome | None:
     """From a process of its own: this one has computed, and may have touched a GPU."""
     ended = Pool([Slot(0, None)], list(task_of(cfg).preload)).call(
         _here, (cfg, trial, rules), None, hear=tell
