@@ -9,6 +9,12 @@ MAX_LOGIT = "attention/max_logit"
 CLIPPED_HEADS = "attention/clipped_heads"  # so many in this step, over all layers
 NORM, RMS = "norm", "rms"  # statistics of what a site puts out
 
+# Of a whole run but its first steps, by the host's clock.
+TOKENS_PER_SECOND, FLOPS_PER_SECOND = "speed/tokens_per_second", "speed/flops_per_second"
+UTILISATION = "speed/utilisation"  # of the devices' peak, where that is known
+# Shares of the time.
+IN_DATA, IN_TAPS, IN_CHECKPOINTS = "speed/in_data", "speed/in_taps", "speed/in_checkpoints"
+
 _OF_LAYER = re.compile(r"(\w+)/(\w+)/layer_(\d+)")
 
 

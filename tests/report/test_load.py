@@ -87,7 +87,7 @@ def test_where_mlflow_is_gone_there_are_no_curves(stores: Stores, tmp_path: Path
         search = read_search(Stores(stores.storage, uri, stores.searches), "full")
         run = search.runs[0]
         assert run.history("train/loss").empty
-        assert run.tracked.metrics == frozenset()
+        assert run.tracked.metrics == {}
         assert search.curves.trouble is not None
         assert why in search.curves.trouble
     assert not (tmp_path / "none.db").exists()
@@ -118,7 +118,7 @@ def test_variants_may_have_different_trackers(stores: Stores, tmp_path: Path) ->
 def test_a_run_that_mlflow_lacks_does_not_hide_the_others(stores: Stores) -> None:
     search = load(stores)
     gone = replace(search.runs[0], number=99)
-    assert (gone.tracked.run_id, gone.tracked.metrics) == (None, frozenset())
+    assert (gone.tracked.run_id, gone.tracked.metrics) == (None, {})
     assert gone.history("val/loss").empty
     assert search.curves.trouble is None
     assert len(search.runs[0].history("val/loss")) == 1

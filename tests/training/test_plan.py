@@ -10,7 +10,7 @@ from redline.search.policy.cost import Cost
 from redline.training.build import build_model, build_module, micro_batch_size
 from redline.training.losses import total
 from redline.training.needs import Memory, flops_per_token, memory
-from redline.training.planning import choices, peak_flops, plan_text, recommended
+from redline.training.planning import choices, plan_text, recommended
 
 
 @pytest.mark.parametrize("norm", ["baseline", "qkv", "gated"])
@@ -117,10 +117,3 @@ def test_a_plan_counts_a_search_on_a_device(run_cfg):
     assert f"a search: about 10 runs, 1e+04 steps, 6.4e+05 tokens, {hours:.3g} device-hours" in text
     assert f"the whole grid: about 24 runs, 2.4e+04 steps, 1.54e+06 tokens, {2.4 * hours:.3g} dev" in text
     assert "recommended: one device a run, which takes" in text
-
-
-def test_a_peak_is_that_of_the_precisions_numbers():
-    tflops = {"fp32": 1.0, "bf16": 10.0, "fp16": 10.0, "fp8": None}
-    assert peak_flops(tflops, "bf16-true") == pytest.approx(1e13)
-    assert peak_flops(tflops, "fp32") == pytest.approx(1e12)
-    assert peak_flops(tflops, "fp8") is None

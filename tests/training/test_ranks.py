@@ -210,7 +210,7 @@ def test_what_is_logged_is_of_all_ranks(one, two, folder, name, strategy):
     for step, values in whole.items():
         assert shared[step].keys() == values.keys()
         for metric, value in values.items():
-            if metric not in OF_THE_MACHINE:
+            if metric not in OF_THE_MACHINE and not metric.startswith("speed/"):
                 assert shared[step][metric] == pytest.approx(value, rel=2e-3, abs=1e-5), (step, metric)
     counted, of_all = one[name].arrays, two[0][f"{strategy}-{name}"].arrays
     assert of_all.keys() == counted.keys()

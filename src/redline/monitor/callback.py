@@ -41,6 +41,11 @@ class Monitor(Callback):
         tokens_BS: Tensor = batch
         return tokens_BS[:, 1:].numel()
 
+    @property
+    def reading(self) -> bool:
+        """Whether any tap reads the step in flight."""
+        return self._tapping.reading
+
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._trainer = trainer
         self._tapping.attach(self.model_of(module))

@@ -36,6 +36,11 @@ class Tapping:
         for tap in self._due:
             tap.active = True
 
+    @property
+    def reading(self) -> bool:
+        """Whether any tap reads the step in flight."""
+        return bool(self._due)
+
     @torch.no_grad()
     def before_update(self) -> None:
         for tap in self._due:

@@ -36,7 +36,7 @@ class TrackedRun:
 
     store: str = ""
     run_id: str | None = None
-    metrics: frozenset[str] = frozenset()
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # the last of each
     parameters: Mapping[str, str] = field(default_factory=dict, hash=False)  # as in ``model/width``
 
 
@@ -76,7 +76,7 @@ class Curves:
         for uri in reversed(self._stores):  # of a run in two stores, that in the first counts
             for run in self._ask(uri, lambda client: all_runs(client, self._search), nothing):
                 data = run.data
-                found[trial_of(run)] = TrackedRun(uri, run.info.run_id, frozenset(data.metrics), data.params)
+                found[trial_of(run)] = TrackedRun(uri, run.info.run_id, data.metrics, data.params)
         return found
 
     def _ask_for_history(self, run: TrackedRun, metric: str) -> pd.Series:

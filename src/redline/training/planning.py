@@ -12,6 +12,7 @@ from redline.search.policy.cost import Cost
 from redline.training.build import build_model, micro_batch_size
 from redline.training.compilation import earns_back
 from redline.training.needs import Memory, flops_per_token, memory
+from redline.training.speed import peak_flops
 from redline.training.trainable import Training, task_of
 
 _PRECISIONS = ("fp32", "bf16-mixed", "bf16-true")
@@ -59,12 +60,6 @@ def _as_on_a_gpu(cfg: DictConfig) -> DictConfig:
     if cfg.model.get("attention") == "auto":
         cfg.model.attention = "fused"
     return cfg
-
-
-def peak_flops(tflops: Mapping[str, float | None], precision: str) -> float | None:
-    """In FLOP/s, from TFLOP/s by number format; None where the device has no such instructions."""
-    found = tflops[precision.partition("-")[0]]
-    return None if found is None else found * 1e12
 
 
 def _count(name: str, cfg: DictConfig) -> _Run:

@@ -20,9 +20,12 @@ from redline.training.checkpoints import (
 )
 from redline.training.compilation import compile_losses, compiles
 from redline.training.early_warning import early_warning
+from redline.training.module import LanguageModel
+from redline.training.needs import flops_per_token
 from redline.training.precision import precision_plugin, to_fp8
 from redline.training.reporting import Report, interventions
 from redline.training.settings import deciding_settings
+from redline.training.speed import StepClock, peak_here
 from redline.training.strategies import environment_of, ranks, strategy_of
 from redline.training.tracked import conclude, prepare_process, tracked
 from redline.training.trackers import new_run_key
@@ -53,7 +56,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
     compiled, why = (checkpoint.run.compiled, "as before") if checkpoint else compiles(cfg, module.model)
     with tracked(cfg, trial, key, precision, {"compiled": f"{compiled} ({why})"}) as trackers:
         monitor = build_monitor(cfg)
-        device = device_of(cfg)
+        device, clock = device_of(cfg), StepClock(cfg.trainer.accumulate, lambda: monitor.reading)
         trainer = L.Trainer(
             accelerator=device.type.replace("cuda", "gpu"),
             devices=cfg.trainer.devices,
@@ -85,6 +88,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=directory,
+            profiler=clock,
         )
         if callable(signal.getsignal(signal.SIGTERM)):
             # It cancels the trial, which ends after a step. Lightning would raise, on ranks after messages.
@@ -103,6 +107,7 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
             accumulate=cfg.trainer.accumulate,
         )
         trainer.fit(module, data, ckpt_path=checkpoint.path if checkpoint else None, weights_only=True)
+        _log_speed(trainer, clock, module, cfg, peak_here(device, precision))
         counts = {name: int(count) for name, count in interventions(trainer, module).items()}
         score = Score(None, corpus.unigram_entropy, steps=trainer.global_step, interventions=counts)
         if over_ranks.any_of(trial.cancelled, module.device):
@@ -114,3 +119,13 @@ def _run(cfg: DictConfig, trial: Trial) -> Score:
                 score, loss=found[metrics.VAL_LOSS], numbers={"perplexity": found[metrics.VAL_PERPLEXITY]}
             )
     return conclude(cfg, trial, trackers, trainer, score)
+
+
+def _log_speed(
+    trainer: L.Trainer, clock: StepClock, module: LanguageModel, cfg: DictConfig, peak: float | None
+) -> None:
+    tokens = cfg.data.batch_size * cfg.data.sequence_length
+    peaks = None if peak is None else peak * trainer.world_size
+    found = clock.found(tokens, flops_per_token(module.model, cfg.data.sequence_length), peaks)
+    for logger in trainer.loggers:
+        logger.log_metrics(found, max(0, trainer.global_step - 1))

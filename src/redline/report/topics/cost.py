@@ -1,9 +1,11 @@
-"""What the search cost."""
+"""What the search cost, and how fast its runs trained."""
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
+from redline import metrics
 from redline.report.blocks import DASH, Section, Table
-from redline.report.search import Run, Search, Variant
+from redline.report.search import Run, Search, Variant, finite
 
 _HEADINGS = (
     "variant",
@@ -15,6 +17,14 @@ _HEADINGS = (
     "ms a step",  # start and validation included
     "seconds passed",
 )
+_SPEED = {  # heading: metric of a run, and its form
+    "tokens a second": (metrics.TOKENS_PER_SECOND, "{:.0f}"),
+    "FLOP a second": (metrics.FLOPS_PER_SECOND, "{:.3g}"),
+    "of the device's peak": (metrics.UTILISATION, "{:.0%}"),  # where that is known
+    "time in data": (metrics.IN_DATA, "{:.1%}"),
+    "in taps": (metrics.IN_TAPS, "{:.1%}"),
+    "in checkpoints": (metrics.IN_CHECKPOINTS, "{:.1%}"),
+}
 
 
 def sections(search: Search, reference: str) -> Iterator[Section]:
@@ -26,7 +36,21 @@ def sections(search: Search, reference: str) -> Iterator[Section]:
     if len(rows) > 1:
         runs, steps, grid = map(sum, zip(*spent, strict=True))
         rows.append(["all", *_cells(runs, steps, grid, search.runs)])
-    yield Section("cost", "What the search cost", [Table("cost", _HEADINGS, rows, ("variant",))])
+    tables = [Table("cost", _HEADINGS, rows, ("variant",))]
+    if speeds := [row for variant in search.variants if (row := _speed(variant)) is not None]:
+        tables.append(Table("speed", ("variant", *_SPEED), speeds, ("variant",)))
+    yield Section("cost", "What the search cost", tables)
+
+
+def _speed(variant: Variant) -> list[str] | None:
+    """The mean over its runs that logged it; None where none did."""
+    logged = [run.tracked.metrics for run in variant.finished_runs]
+    found = [finite(its.get(metric) for its in logged) for metric, _ in _SPEED.values()]
+    if not found[0]:
+        return None
+    forms = [form for _, form in _SPEED.values()]
+    cells = [form.format(fmean(its)) if its else DASH for its, form in zip(found, forms, strict=True)]
+    return [variant.name, *cells]
 
 
 def _runs(variant: Variant) -> int:
