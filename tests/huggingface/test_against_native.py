@@ -40,7 +40,7 @@ def test_llama_with_qk_norm_is_qwen3(composed, peers, chosen):
     theirs = small(composed, "qwen3", "norm=native", "model.attention=explicit")
     own = "" if chosen else ".norm"
     names = {f"{site}_proj.{site}{own}.": f"{site}_norm." for site in "qk"}
-    names |= {f"{site}_proj.linear.": f"{site}_proj." for site in "qk"}
+    names |= {f"{site}_proj.theirs.": f"{site}_proj." for site in "qk"}
     names |= {"attn_in.": "input_layernorm.", "mlp_in.": "post_attention_layernorm."}
     compared(ours, theirs, {**names, ".attention.": ".self_attn."})
 
@@ -51,7 +51,7 @@ def test_llama_with_olmo2s_norms_is_olmo2(composed, peers, chosen):
     theirs = small(composed, "olmo2", "norm=native", "model.attention=explicit", rms_norm_eps=1e-6)
     own = ".norm" if chosen else ""
     names = {f"{site}_proj.{site}{own}.": f"{site}_norm." for site in "qk"}
-    names |= {f"{site}_proj.linear.": f"{site}_proj." for site in "qk"}
+    names |= {f"{site}_proj.theirs.": f"{site}_proj." for site in "qk"}
     names |= {f"proj_out{own}.": "post_attention_layernorm.", f"fc2_out{own}.": "post_feedforward_layernorm."}
     compared(ours, theirs, {**names, ".attention.": ".self_attn."})
 

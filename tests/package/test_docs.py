@@ -80,7 +80,7 @@ def settings(path: Path) -> set[str]:
 
 @cache
 def keys() -> frozenset[str]:
-    """Every key of the default configuration, as in `monitor.taps.memory`, and of one's own module."""
+    """Every key of the default configuration, as in `monitor.taps.memory`, of one's own module and of transformers."""
 
     def walk(values: Any, before: str) -> Iterator[str]:
         for key, value in values.items():
@@ -88,7 +88,7 @@ def keys() -> frozenset[str]:
             if isinstance(value, dict):
                 yield from walk(value, f"{before}{key}.")
 
-    words = [], ["task=lightning"]
+    words = [], ["task=lightning"], ["model=huggingface"]
     return frozenset(key for its in words for key in walk(OmegaConf.to_container(composed(its)), ""))
 
 

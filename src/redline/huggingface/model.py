@@ -122,7 +122,7 @@ def _settings(
     elif read.get("vocab_size") != vocab_size:
         raise UserError(
             f"model.vocab_size={vocab_size}: the weights of model.path are for {read.get('vocab_size')} "
-            "tokens; allowed: that, with data.tokenizer=file and its tokenizer.json"
+            "tokens; allowed: that, with data/tokenizer=file and its tokenizer.json"
         )
     # Whatever their configuration says of values that it cannot take.
     try:

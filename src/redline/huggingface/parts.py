@@ -44,12 +44,13 @@ class Projection(nn.Module):
 
     def __init__(self, linear: nn.Module, sites: Mapping[str, nn.Module], split: Split) -> None:
         super().__init__()
-        self.linear, self.split, self.names = linear, split, [*sites]
+        # Not by the name of a site, which this is none of.
+        self.theirs, self.split, self.names = linear, split, [*sites]
         for name, module in sites.items():
             self.add_module(name, module)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        parts = self.split.of(self.linear(x_BTD))
+        parts = self.split.of(self.theirs(x_BTD))
         modules = map(self.get_submodule, self.names)
         done = [its(part.transpose(1, 2)).transpose(1, 2) for its, part in zip(modules, parts, strict=True)]
         return self.split.joined(done)
@@ -64,14 +65,14 @@ class Around(nn.Module):
         self, linear: nn.Module, before: Mapping[str, nn.Module], after: Sequence[nn.Module] = ()
     ) -> None:
         super().__init__()
-        self.linear, self.names, self.after = linear, [*before], nn.ModuleList(after)
+        self.theirs, self.names, self.after = linear, [*before], nn.ModuleList(after)
         for name, module in before.items():
             self.add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
         for name in self.names:
             x = self.get_submodule(name)(x)
-        y: Tensor = self.linear(x)
+        y: Tensor = self.theirs(x)
         if not self.after:
             return y
         parts = y.chunk(len(self.after), -1)

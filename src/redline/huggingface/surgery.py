@@ -1,11 +1,13 @@
 """Puts a norm strategy's transforms into a network of theirs, site by site."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from redline.bounds import shown
@@ -22,6 +24,18 @@ _BLOCK = tuple(Block.__annotations__)  # the sites that it has itself
 _NOT_PARALLEL = ("attn_sum", "attn_residual", "mlp_sum")  # there is one sum, of three
 _NORMED = ("attn_in", "mlp_in", "final")  # where a plain transformer has its norm
 _QKV = ("q", "k", "v")
+_IN_PARTS = (
+    *_QKV,
+    "qk_weight",
+    "score",
+    "softmax",
+    "prob",
+    "proj_in",
+    "fc1_out",
+    "fc2_in",
+    "linear",
+    "logits",
+)
 
 
 @dataclass
@@ -84,6 +98,8 @@ class Surgery:
     def operate(self) -> SiteMap:
         """Changes the network; returns where its parts are afterwards."""
         self._check_norms(self.blocks[0])
+        if self._needs_blocks() and self.head.weight.device.type != "meta":
+            self._check_block()
         layers = [self._layer(number) for number in range(len(self.blocks))]
         if self._changes("final"):
             self.network.set_submodule(
@@ -117,6 +133,35 @@ class Surgery:
         span = None if site not in _QKV else "head" if own.weight.numel() < strategy.width else "full"
         return self.norm_layer(strategy.site(site), span=span)
 
+    def _needs_blocks(self) -> bool:
+        """Whether a block of ours has to stand in for each of theirs."""
+        return "gate" in self.acting or any(map(self._changes, _BLOCK))
+
+    @torch.no_grad()
+    def _check_block(self) -> None:
+        """Raise UserError where their block does more than a `Block` of its parts, such as a factor."""
+        plain = copy.copy(self)
+        plain.acting, plain.norm_layer = set(), None
+        stream = replace(self.stream, transforms=dict.fromkeys(self.stream.transforms, ()))
+        block, seen = self.blocks[0], []
+        ours = plain._block(_Part(block, {}, stream, stream, stream), 0, None)
+        handle = block.register_forward_hook(lambda *its: seen.append(its[1:]), with_kwargs=True)
+        attention, training = self.network.config._attn_implementation, self.network.training
+        self.network.config._attn_implementation = "eager"
+        try:
+            self.network.eval()(torch.arange(4, device=self.head.weight.device)[None], use_cache=False)
+            [(values, named, theirs)] = seen
+            same = torch.allclose(ours.eval()(*values, **named), theirs, rtol=1e-4, atol=1e-5)
+        finally:
+            handle.remove()
+            self.network.config._attn_implementation = attention
+            self.network.train(training)
+        if not same:
+            raise UserError(
+                "sites: the block does more than the parts that they name; allowed of norm_strategy: "
+                f"{', '.join(_IN_PARTS)}"
+            )
+
     def _layer(self, number: int) -> Layer:
         family, block = self.family, self.blocks[number]
         names = (*family.of_qkv, "proj", "fc1", "fc2")
@@ -126,7 +171,7 @@ class Surgery:
         self._attention(attention, part)
         self._qkv(part)
         gated = self._about_linears(part)
-        if "gate" in self.acting or any(map(self._changes, _BLOCK)):
+        if self._needs_blocks():
             self.blocks[number] = self._block(part, number, gated)
         if "linear" in self.acting:  # last: who reads a weight that is made anew changes its state
             for name, linears in part.linears.items():
