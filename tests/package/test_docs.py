@@ -80,7 +80,7 @@ def settings(path: Path) -> set[str]:
 
 @cache
 def keys() -> frozenset[str]:
-    """Every key of the default configuration, as in `monitor.taps.memory`, of one's own module and of transformers."""
+    """Every key of the default configuration, as in `monitor.taps.memory`, and of models that are not ours."""
 
     def walk(values: Any, before: str) -> Iterator[str]:
         for key, value in values.items():
