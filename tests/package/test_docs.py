@@ -80,7 +80,7 @@ def settings(path: Path) -> set[str]:
 
 @cache
 def keys() -> frozenset[str]:
-    """Every key of the default configuration, as in `monitor.taps.memory`, and of models that are not ours."""
+    """Every key of the default configuration, as in `monitor.taps.memory`, and of models of others."""
 
     def walk(values: Any, before: str) -> Iterator[str]:
         for key, value in values.items():
