@@ -49,13 +49,13 @@ class StepClock(Profiler):
 
     def start(self, action_name: str) -> None:
         if action_name in _KINDS or action_name == _BATCH:
-            self._began[action_name] = time.perf_counter()
+            self._began[action_name] = time.monotonic()
 
     def stop(self, action_name: str) -> None:
         began = self._began.pop(action_name, None)
         if began is None:
             return
-        now = time.perf_counter()
+        now = time.monotonic()
         if action_name == _BATCH:
             self.batches += 1
             self._step += now - began
