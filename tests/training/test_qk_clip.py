@@ -222,7 +222,9 @@ CLIPPING = ("norm=qk_clip", "norm_strategy.qk_weight.tau=0.05", "lr=0.1")
 
 def test_a_resumed_run_is_the_same_and_the_heads_clipped_are_logged(run_cfg, tmp_path, monkeypatch):
     logged = {}
-    monkeypatch.setattr(CSVLogger, "log_metrics", lambda _, metrics, step: logged.update({step: metrics}))
+    monkeypatch.setattr(
+        CSVLogger, "log_metrics", lambda _, metrics, step: logged.setdefault(step, {}).update(metrics)
+    )
     cfg = run_cfg(*CLIPPING, "tracker=csv")
     train(cfg, tmp_path / "whole")
     counts = [logged[step][CLIPPED_HEADS] for step in range(12)]
