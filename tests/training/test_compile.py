@@ -1,10 +1,12 @@
 """Compiled runs, and runs whose blocks are computed again in the backward pass: the same numbers."""
 
+import os
 from functools import partial
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch._inductor.runtime.cache_dir_utils import cache_dir, default_cache_dir
 from training_helpers import train
 
 from redline.errors import UserError
@@ -49,6 +51,18 @@ def test_a_compiled_run_has_the_same_losses_and_is_compiled_in_its_first_steps_o
     assert compiled == pytest.approx(plain, rel=1e-5)
     # The second reading of the taps is at step 3.
     assert set(counts[4:]) == {graphs or counts[4]}, counts
+
+
+@pytest.mark.parametrize("asked", [None, default_cache_dir(), "/somewhere"])
+def test_the_compilers_cache_is_shared_by_trials(run_cfg, tmp_path, monkeypatch, asked):
+    monkeypatch.chdir(tmp_path)
+    key = "TORCHINDUCTOR_CACHE_DIR"
+    monkeypatch.setenv(key, asked or "")
+    if asked is None:
+        monkeypatch.delenv(key)
+    compile_losses(build_module(run_cfg()), backend="eager")
+    expected = asked if asked == "/somewhere" else str(tmp_path / "mlruns/compiled")
+    assert cache_dir() == expected == os.environ[key]
 
 
 def test_a_compiled_run_goes_on_compiled(run_cfg, tmp_path, counter):

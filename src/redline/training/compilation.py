@@ -18,6 +18,7 @@ from redline.training.module import LanguageModel
 from redline.training.strategies import FullyShard, strategy_of
 
 _CACHE = Path("mlruns/compiled")  # shared by the trials of all searches; may be deleted
+_CACHE_KEY = "TORCHINDUCTOR_CACHE_DIR"
 _MARGIN = 3.0  # the time saved must be so many times what compiling takes: all numbers below are rough
 
 
@@ -94,6 +95,10 @@ def compile_losses(module: LanguageModel, backend: str = "inductor") -> None:
 
     The compiler's cache is below mlruns/ unless TORCHINDUCTOR_CACHE_DIR says where.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_CACHE.absolute()))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Importing parts of torch sets it to torch's own default.
+    if os.environ.get(_CACHE_KEY) in (None, default_cache_dir()):
+        os.environ[_CACHE_KEY] = str(_CACHE.absolute())
     torch.compiler.reset()  # earlier runs of this process count against the limit of recompilations
     module.losses = torch.compile(module.losses, dynamic=False, backend=backend)
