@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redline.training.launch import run_agent
+from redline.training.ranks.launcher import run_agent
 
 _CLONE_NEWNET = 0x40000000
 

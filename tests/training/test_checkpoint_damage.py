@@ -12,8 +12,7 @@ import torch
 from training_helpers import Stopped, train
 
 from redline.errors import UserError
-from redline.training.checkpoint_io import AtomicCheckpointIO
-from redline.training.checkpoints import CHECKPOINT
+from redline.training.checkpoints import CHECKPOINT, AtomicCheckpointIO
 
 
 def halved(content):
@@ -64,7 +63,7 @@ def test_one_that_the_user_named_is_their_mistake(run_cfg, damaged):
 
 KILLED_WHILE_WRITING = """
 import os, pathlib, sys, torch
-from redline.training.checkpoint_io import AtomicCheckpointIO
+from redline.training.checkpoints import AtomicCheckpointIO
 path, files = pathlib.Path(sys.argv[1]), AtomicCheckpointIO()
 files.save_checkpoint({"step": 1}, path)
 files.wait()

@@ -24,9 +24,9 @@ from redline.errors import UserError
 from redline.search import Facts, Score, Trial
 from redline.stability import Watch
 from redline.stability.rules import NonFinite
-from redline.training import launch as launching
-from redline.training import ranks
 from redline.training.build import check_devices
+from redline.training.ranks import launcher as launching
+from redline.training.ranks import machine as ranks
 
 Rank = Callable[[DictConfig, Trial], Score]
 

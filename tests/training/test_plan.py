@@ -9,8 +9,8 @@ from redline.model import named_parameters
 from redline.search.policy.cost import Cost
 from redline.training.build import build_model, build_module, micro_batch_size
 from redline.training.losses import total
-from redline.training.needs import Memory, flops_per_token, memory
-from redline.training.planning import choices, plan_text, recommended
+from redline.training.plan.needs import Memory, flops_per_token, memory
+from redline.training.plan.text import choices, plan_text, recommended
 
 
 @pytest.mark.parametrize("norm", ["baseline", "qkv", "gated"])

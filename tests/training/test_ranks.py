@@ -21,8 +21,8 @@ from training_helpers import Stopped, trial_of
 from redline.errors import UserError
 from redline.monitor.reading import Reading
 from redline.training.check import check
-from redline.training.checkpoint_io import is_whole, read_sharded
 from redline.training.checkpoints import CHECKPOINT
+from redline.training.checkpoints.io import is_whole, read_sharded
 from redline.training.module import LanguageModel
 from redline.training.run import run
 
@@ -316,7 +316,7 @@ def test_a_crafted_folder_runs_no_code(case, copied, tmp_path, file):
     mark, place = tmp_path / "touched", copied / CHECKPOINT
     (place / file).write_bytes(pickle.dumps(Touch(mark)))
     digests = json.loads((place / "digests.json").read_text())
-    from redline.training.checkpoint_io import _digest
+    from redline.training.checkpoints.io import _digest
 
     (place / "digests.json").write_text(json.dumps(digests | {file: _digest(place / file)}))
     with pytest.raises(UserError, match="weights and plain values"):

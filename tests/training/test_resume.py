@@ -12,7 +12,7 @@ from training_helpers import Stopped, train, trial_of
 
 from redline.training.checkpoints import CHECKPOINT, StepSeed
 from redline.training.module import LanguageModel
-from redline.training.ranks import canceller
+from redline.training.ranks.machine import canceller
 from redline.training.run import run
 
 

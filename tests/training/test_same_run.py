@@ -11,8 +11,7 @@ from training_helpers import Stopped, train
 
 from redline.errors import UserError
 from redline.training.check import check
-from redline.training.checkpoint_io import AtomicCheckpointIO
-from redline.training.checkpoints import CHECKPOINT, check_resume
+from redline.training.checkpoints import CHECKPOINT, AtomicCheckpointIO, check_resume
 
 
 @pytest.fixture(scope="module")

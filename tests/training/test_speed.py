@@ -9,7 +9,7 @@ from training_helpers import train
 from redline import metrics
 from redline.training import speed
 from redline.training.build import build_model
-from redline.training.needs import flops_per_token
+from redline.training.plan.needs import flops_per_token
 from redline.training.speed import StepClock, peak_flops, peak_here
 
 NEXT = "[_TrainingEpochLoop].train_dataloader_next"

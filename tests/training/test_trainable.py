@@ -89,7 +89,7 @@ def test_the_settings_are_plain_values(asked):
 
 def test_a_trial_is_given_its_value_seed_threads_and_precision(run_cfg, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr("redline.training.launch.run", lambda cfg, trial: ran.append(cfg))
+    monkeypatch.setattr("redline.training.ranks.launcher.run", lambda cfg, trial: ran.append(cfg))
     cfg = run_cfg("trainer.threads=null", "trainer.precision=auto")
     trial = Trial(0.5, 7, tmp_path, Facts(12, precision="bf16-mixed"), threads=3)
     Training(cfg, "optimizer.weight_decay").run(trial)

@@ -90,7 +90,7 @@ def search(
 
 
 def _plan(variants: Sequence[Variant], options: Options, ladder: tuple[float, ...]) -> str:
-    from redline.training.planning import plan_text
+    from redline.training.plan import plan_text
 
     runs = {its.name: its.trainable.cfg for its in variants if isinstance(its.trainable, Task)}
     short_steps: float = options.short_run_steps or 0

@@ -37,7 +37,7 @@ def _train(cfg: DictConfig) -> float | None:
         check_settings(cfg)
         # torch and Lightning take seconds to import; --help and a search's coordinator need neither.
         if cfg.trainer.dry_run:
-            from redline.training.planning import plan_text
+            from redline.training.plan import plan_text
 
             print(plan_text({HydraConfig.get().runtime.choices["norm"]: cfg}))
             return None

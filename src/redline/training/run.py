@@ -11,8 +11,8 @@ from redline.data import open_corpus
 from redline.data.datamodule import TokenData
 from redline.search import Score, Trial
 from redline.training.build import build_module, build_monitor, device_of, precision_of
-from redline.training.checkpoint_io import AtomicCheckpointIO
 from redline.training.checkpoints import (
+    AtomicCheckpointIO,
     RunCheckpoint,
     RunState,
     StepSeed,
@@ -21,7 +21,7 @@ from redline.training.checkpoints import (
 from redline.training.compilation import compile_losses, compiles
 from redline.training.early_warning import early_warning
 from redline.training.module import LanguageModel
-from redline.training.needs import flops_per_token
+from redline.training.plan.needs import flops_per_token
 from redline.training.precision import precision_plugin, to_fp8
 from redline.training.reporting import Report, interventions
 from redline.training.settings import deciding_settings

@@ -19,7 +19,7 @@ from redline import over_ranks
 from redline.errors import UserError
 from redline.model import MappedModel
 from redline.parts import Kind, find_part, returns
-from redline.training.checkpoint_io import read_sharded
+from redline.training.checkpoints.io import read_sharded
 
 _STRATEGY = Kind("a Lightning strategy, or a function that returns one", returns(Strategy))
 

@@ -114,7 +114,7 @@ def task_of(cfg: DictConfig, key: str = "lr", largest: float | None = None) -> T
 class Training(Task):
     """The transformer of `model` on the text of `data`."""
 
-    preload = ("redline.training.launch",)
+    preload = ("redline.training.ranks",)
     warmup_key = "schedule.warmup_steps"
 
     def check_run(self, directory: Path | None = None) -> None:
@@ -169,7 +169,7 @@ class Training(Task):
         return recipe | {key: cfg["trainer"][key] for key in ("max_steps",) if key in cfg["trainer"]}
 
     def train(self, trial: Trial) -> Score:
-        from redline.training.launch import launch
+        from redline.training.ranks import launch
 
         return launch(self.cfg, trial)
 

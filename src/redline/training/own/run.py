@@ -17,8 +17,8 @@ from redline.errors import UserError
 from redline.monitor import Monitor, build_monitor
 from redline.search import Score, Trial
 from redline.training.build import device_of
-from redline.training.checkpoint_io import AtomicCheckpointIO
 from redline.training.checkpoints import (
+    AtomicCheckpointIO,
     RunCheckpoint,
     RunState,
     StepSeed,

@@ -23,7 +23,7 @@ from torch.distributed import TCPStore
 
 from redline.search import Score, Trial
 from redline.stability import Progress
-from redline.training.ranks import Ended, canceller, run_ranks
+from redline.training.ranks.machine import Ended, canceller, run_ranks
 from redline.training.run import run
 
 _AGENT = f"from {__name__} import run_agent; run_agent()"

@@ -11,7 +11,7 @@ from redline.errors import UserError
 from redline.search.policy.cost import Cost
 from redline.training.build import build_model, micro_batch_size
 from redline.training.compilation import earns_back
-from redline.training.needs import Memory, flops_per_token, memory
+from redline.training.plan.needs import Memory, flops_per_token, memory
 from redline.training.speed import peak_flops
 from redline.training.trainable import Training, task_of
 
