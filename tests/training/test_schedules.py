@@ -11,9 +11,17 @@ from training_helpers import ROOT
 
 from redline.command_line import one_line
 from redline.errors import UserError
-from redline.training.build import build_module, build_schedule
+from redline.training.build import build_module
 from redline.training.check import check_parts
-from redline.training.schedules import constant, cosine, cosine_restarts, inverse_sqrt, linear, wsd
+from redline.training.schedules import (
+    build_schedule,
+    constant,
+    cosine,
+    cosine_restarts,
+    inverse_sqrt,
+    linear,
+    wsd,
+)
 from redline.training.settings import deciding_settings
 from redline.training.trainable import Training
 

@@ -1,7 +1,6 @@
 """From the composed configuration to the objects of a run."""
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from redline.training.losses import Term
 from redline.training.module import LanguageModel
 from redline.training.optimizers import optimizer_from
 from redline.training.precision import check_precision, fastest_precision
+from redline.training.schedules import build_schedule
 
 _TRANSFORM = Kind(
     "a subclass of torch.nn.Module whose first argument is the site", returns(nn.Module), positional=1
@@ -46,12 +46,6 @@ _INIT = Kind(
     positional=2,
 )
 _Depths = Annotated[list[Annotated[float, Ge(0), Le(1)]], Len(2, 2)]
-_SCHEDULE = Kind(
-    "a function of `step` and `max_steps`",
-    has_parameters("step", "max_steps"),
-    positional=1,
-    named=("max_steps",),
-)
 _GRADIENT = Kind("a subclass of redline.training.gradients.GradientStep", subclass_of(GradientStep))
 
 
@@ -143,11 +137,6 @@ def build_terms(cfg: DictConfig) -> dict[str, Term]:
     if not terms:
         raise UserError("loss: has no term; allowed: one or more of conf/loss/")
     return terms
-
-
-def build_schedule(cfg: DictConfig) -> Callable[[int], float]:
-    """From a step to the share of the peak LR."""
-    return partial(find_part("schedule", cfg.schedule, _SCHEDULE), max_steps=cfg.trainer.max_steps)
 
 
 def build_gradient(cfg: DictConfig) -> GradientSteps:

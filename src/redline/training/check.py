@@ -25,7 +25,6 @@ from redline.training.build import (
     build_model,
     build_module,
     build_monitor,
-    build_schedule,
     check_devices,
     device_of,
     micro_batch_size,
@@ -37,6 +36,7 @@ from redline.training.environment import quieten
 from redline.training.module import LanguageModel
 from redline.training.optimizers import check_patterns
 from redline.training.precision import check_fp8, check_precision
+from redline.training.schedules import build_schedule
 from redline.training.strategies import FullyShard, check_shards, environment_of, ranks, strategy_of
 from redline.training.trackers import check_trackers
 

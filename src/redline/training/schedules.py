@@ -4,11 +4,27 @@ They are functions of the step and the run's length, so that a run that ends ear
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
+from omegaconf import DictConfig
 
 from redline.bounds import Count, Share, Steps
+from redline.parts import Kind, find_part, has_parameters
+
+_SCHEDULE = Kind(
+    "a function of `step` and `max_steps`",
+    has_parameters("step", "max_steps"),
+    positional=1,
+    named=("max_steps",),
+)
+
+
+def build_schedule(cfg: DictConfig) -> Callable[[int], float]:
+    """From a step to the share of the peak LR."""
+    return partial(find_part("schedule", cfg.schedule, _SCHEDULE), max_steps=cfg.trainer.max_steps)
 
 
 def _warmup(step: int, warmup_steps: int) -> float | None:

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from redline.bounds import shown
 from redline.errors import UserError
 from redline.search import Trial
-from redline.training.build import build_schedule
 from redline.training.checkpoints.io import is_whole, read_plain
+from redline.training.schedules import build_schedule
 from redline.training.settings import deciding_settings
 
 CHECKPOINT = "last.ckpt"
