@@ -60,7 +60,7 @@ def find_part(key: str, spec: Any, kind: Kind) -> partial[Any]:
     parameters = _parameters(target)
     own = {name: its for name, its in [*parameters.items()][kind.positional :] if name not in kind.named}
     _check_arguments(key, target, arguments, own, kind.nested)
-    return partial(_make, key, target, arguments)
+    return partial(_make_nested if _holds_part(arguments) else _make, key, target, arguments)
 
 
 def find_target(key: str, spec: Any, kind: Kind) -> Any:
@@ -127,10 +127,19 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
+def _make_nested(key: str, target: Any, arguments: Mapping[str, Any], *given: Any, **more: Any) -> Any:
+    """With the parts among the arguments made, too."""
+    try:
+        made = instantiate(arguments, _convert_="all")
+    # Whatever a part of the user's own raises.
+    except Exception as error:
+        raise UserError(f"{key}: {told(error)}") from error
+    return _make(key, target, made, *given, **more)
+
+
 def _make(key: str, target: Any, arguments: Mapping[str, Any], *given: Any, **more: Any) -> Any:
     try:
-        # Parts among the arguments are made; the others stay as they are.
-        return target(*given, **instantiate(arguments, _convert_="all"), **more)
+        return target(*given, **arguments, **more)
     except UserError:
         raise
     # Whatever a part of the user's own raises.

@@ -303,4 +303,4 @@ def test_two_terminals_share_one_search(smoke: list[str], tmp_path: Path) -> Non
     assert len(complete) == len(set(complete)) == result(tmp_path, "both")["variants"]["qk"]["trials"]
     (study,) = studies(tmp_path, "both").values()
     failures = {t.user_attrs.get("failure") for t in study.trials if t.state == optuna.trial.TrialState.FAIL}
-    assert failures <= {"rival", "cancelled"}
+    assert failures <= {"duplicate", "cancelled"}

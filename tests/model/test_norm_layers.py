@@ -105,7 +105,7 @@ def test_float32_computes_in_it_and_gives_the_inputs_dtype_back(build, autocast)
 def test_every_norm_layer_is_built_wherever_a_strategy_asks_for_the_runs_norm(composed, norm_layer, norm):
     cfg = composed(f"norm={norm}", f"norm_layer={norm_layer}")
     model = small_model(cfg, init_std=0.3)
-    kind = cfg.norm_layer._target_.rpartition(".")[2]
+    kind = cfg.norm_layer._target_.rpartition(".")[2] if cfg.norm_layer else "LayerNorm"
     norms = {type(its).__name__ for its in model.modules()} & {
         "LayerNorm",
         "RMSNorm",

@@ -45,7 +45,11 @@ def changed(key, value):
         ("taps.residual.every", "0", "taps.residual.every=0: allowed: a whole number from 1"),
         ("every", "0", "every=0: allowed: a whole number from 1"),
         ("evry", "3", "evry: unknown key; allowed here: every, taps"),
-        ("taps.residual.stes", "[q]", "taps.residual.stes: unknown argument; allowed: sites, statistics"),
+        (
+            "taps.residual.stes",
+            "[q]",
+            r"taps.residual.stes: unknown argument \(did you mean sites\?\); allowed: ",
+        ),
         (
             "taps.residual._target_",
             "torch.nn.Identity",

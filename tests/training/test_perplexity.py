@@ -7,17 +7,22 @@ import pytest
 import torch
 from torch import nn
 
+from redline.model import MappedModel, SiteMap
 from redline.training.gradients import GradientSteps
 from redline.training.module import LanguageModel
 from redline.training.precision import precision_plugin
 
 
-class Table(nn.Module):
+class Table(MappedModel):
     """Logits looked up by token: what a model says, without a model."""
 
     def __init__(self, logits_VV):
         super().__init__()
         self.logits_VV = nn.Parameter(logits_VV)
+
+    @property
+    def site_map(self):
+        return SiteMap(())
 
     def forward(self, tokens_BT):
         return self.logits_VV[tokens_BT]
