@@ -1,7 +1,7 @@
 """Numbers of a run that several processes share, the ranks: what each has becomes what all have together.
 
-With one process each function gives back what it is given, and waits for nobody. Otherwise all ranks call it.
-A tensor of which each rank holds a part is a `DTensor`, as fully sharded training has them.
+With one process each function returns its input and does not wait. With several, all ranks call it.
+A sharded tensor is a `DTensor`: each rank holds a part of it.
 """
 
 from collections.abc import Sequence

@@ -46,7 +46,7 @@ def search(
     )
     variants, trackers = _variants(config, loader, choices, options.key, ladder, keys)
     if config.trainer.num_nodes > 1 and os.environ.get("SLURM_PROCID", "0") != "0":
-        return None  # trials span this job's machines, on each of which this command has been started
+        return None  # the cluster started this command on each machine of the job; the first one searches
     asked = Search(
         options=options,
         variants=variants,

@@ -1,4 +1,4 @@
-"""Their linears, of which GPT-2's have the inputs first in their weights."""
+"""The linears of a transformers model. A weight is (outputs, inputs); in GPT-2 it is (inputs, outputs)."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

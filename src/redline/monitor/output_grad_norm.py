@@ -60,7 +60,7 @@ class OutputGradNorm(Tap):
         for place, probes in self.probes.items():
             norms = [probe.grad for probe in probes if probe.grad is not None]
             if norms:
-                # A rank's loss is the mean over its share, of which the loss has the mean over ranks.
+                # The loss is the mean of the ranks' losses, so each rank's gradient counts for its share.
                 norm = root_of_squares(norms) / over_ranks.size()
                 self.values[of_layer("output_grad_norm", *place)] = norm
             for probe in probes:

@@ -28,7 +28,7 @@ class Task(Trainable):
     cfg: DictConfig
     key: str = "lr"
     largest: float | None = None
-    warmup_key: ClassVar[str]  # so many steps, of which a short run has more
+    warmup_key: ClassVar[str]  # the key of the warm-up steps; a short run is longer than they are
 
     @property
     def max_steps(self) -> int:

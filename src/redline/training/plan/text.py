@@ -82,8 +82,8 @@ def _setting(cfg: DictConfig) -> Iterator[str]:
     plan, precision = cfg.plan, cfg.trainer.precision.value
     tflops = plan.tflops[precision.partition("-")[0]]
     yield (
-        f"device: {plan.names[0]}, {plan.memory_gib:g} GiB, {tflops:g} TFLOP/s in {precision}, of which "
-        f"{plan.utilisation:.0%} are used (device=…, plan.utilisation=…)"
+        f"device: {plan.names[0]}, {plan.memory_gib:g} GiB, {tflops:g} TFLOP/s in {precision}; "
+        f"{plan.utilisation:.0%} of that is used (device=…, plan.utilisation=…)"
     )
     yield (
         f"a step: {cfg.data.batch_size} sequences of {cfg.data.sequence_length} tokens, "

@@ -1,4 +1,4 @@
-"""Runs a trial here, on several devices, or on several machines, each of which starts its own ranks."""
+"""Runs a trial on one device, on several, or on several machines. Each machine starts its own ranks."""
 
 import copy
 import os
