@@ -113,7 +113,7 @@ def test_a_plan_counts_a_search_on_a_device(run_cfg):
     text = plan_text(runs, Cost(expected=5.0, fewest=4, most=8, grid=12))
     flops = 4 * 16 * flops_per_token(build_model(runs["qk"]), 16)
     hours = 2 * 5 * 1000 * flops / (19.5e12 * 0.4) / 3600  # fp32
-    assert "device: NVIDIA A100-SXM4-80GB, 79 GiB, 19.5 TFLOP/s in fp32, of which 40% are used" in text
+    assert "device: NVIDIA A100-SXM4-80GB, 79 GiB, 19.5 TFLOP/s in fp32; 40% of that is used" in text
     assert f"a search: about 10 runs, 1e+04 steps, 6.4e+05 tokens, {hours:.3g} device-hours" in text
     assert f"the whole grid: about 24 runs, 2.4e+04 steps, 1.54e+06 tokens, {2.4 * hours:.3g} dev" in text
     assert "recommended: one device a run, which takes" in text

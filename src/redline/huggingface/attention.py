@@ -1,6 +1,5 @@
 """Attention as transformers lets anyone compute it: here with the sites of a norm strategy."""
 
-import functools
 import math
 from typing import Any
 
@@ -58,7 +57,6 @@ def attend(
     return y_BHTK.transpose(1, 2).contiguous(), None
 
 
-@functools.lru_cache(maxsize=8)
 def _causal(length: int, device: torch.device) -> Tensor:
     return torch.full((length, length), -math.inf, device=device).triu(1)
 

@@ -113,8 +113,8 @@ class Native(ChannelNorm):
 class Block(nn.Module):
     """One of their blocks, with every site of a strategy: their attention and MLP, and our order of the rest.
 
-    ``sites``: the modules of the block's own sites. ``names``: of the inputs that their block
-    has beside the residual stream; the attention gets them all. ``parallel``: the MLP reads the block's input.
+    ``sites``: the modules of the block's own sites. ``names``: of the inputs that their block has beside the
+    residual stream; the attention gets them all. ``parallel``: the MLP reads the block's input.
     """
 
     embed: nn.Module

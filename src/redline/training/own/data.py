@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 
 class Replayed:
-    """The batches of ``loader``. In an epoch that was begun before, the batches already trained are skipped."""
+    """The batches of ``loader``. Of an epoch that was begun before, those already trained are skipped."""
 
     def __init__(self, loader: DataLoader[Any], seed: int, trainer: L.Trainer) -> None:
         self.loader, self.seed, self.trainer = loader, seed, trainer
